@@ -1,0 +1,275 @@
+"""The command line. Everything heavy is imported inside the commands: --help and list answer at once."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+import arena
+from arena.errors import DivergedError, InputError
+
+
+class Commands(click.Group):
+    """Prints a user's mistake as one line and exits with 2; names the nearest command."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (InputError, DivergedError) as error:
+            click.echo(f"arena: {error}", err=True)
+            ctx.exit(2 if isinstance(error, InputError) else 1)
+        except KeyboardInterrupt:
+            click.echo("arena: stopped. The same command with --out continues the run.", err=True)
+            ctx.exit(130)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            from arena.config import nearest
+
+            raise click.UsageError(f"no command {args[0]!r}{nearest(args[0], self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
+
+
+def example(text: str) -> str:
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in text.strip().splitlines())
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog=example("""
+arena run --generator cyclegan --detector cnnspot
+arena list
+arena doctor
+"""))  # fmt: skip
+@click.version_option(arena.__version__, "-V", "--version", prog_name="arena")
+def main() -> None:
+    """The adversarial lab for generated images: generators make fakes, detectors hunt them, the arena keeps score."""
+
+
+@main.command(epilog=example("""
+arena run --generator cyclegan --detector cnnspot
+arena run --generator cyclegan --detector cnnspot --data horse2zebra/ --preset paper
+arena run --generator cyclegan --detector cnnspot --evade 0.5 --set generator.ema=0.999
+arena run --out runs/my-run        continue it where it stopped, whatever stopped it
+"""))  # fmt: skip
+@click.option("--generator", metavar="NAME", help="Who makes the fakes: a name of `arena list`, or a YAML file.")
+@click.option("--detector", metavar="NAME", help="Who hunts them: a name of `arena list`, or a YAML file.")
+@click.option("--data", metavar="FOLDER", help="faces (embedded, synthetic; the default) or a folder of images.")
+@click.option("--rounds", type=int, help="Rounds to play.")
+@click.option("--steps", type=int, help="Training steps of each player in each round.")
+@click.option("--size", type=int, help="Side of the images, px.")
+@click.option("--batch-size", type=int, help="Images in a batch, of both players.")
+@click.option("--device", metavar="DEVICE", help="auto (the default), cpu, cuda, cuda:1 or mps.")
+@click.option("--precision", metavar="NAME", help="32-true (the default), bf16-mixed or 16-mixed.")
+@click.option("--seed", type=int, help="Of everything random: weights, batches, augmentation.")
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder; an existing run is continued. [runs/NAME]")
+@click.option("--config", "file", type=click.Path(path_type=Path), help="A YAML file of settings, over the preset's.")
+@click.option("--preset", metavar="NAME", help="quick (the default) or paper: where settings start from.")
+@click.option("--evade", type=float, help="Weight with which the generator feels last round's detector. [0]")
+@click.option("--max-bad", help="Unreadable images to skip: a count, or a share such as 0.05.")
+@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Any other setting, as in generator.width=64.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON instead of a table.")
+def run(**options: Any) -> None:
+    """Play rounds of a generator against a detector, or continue a run.
+
+    Each round trains the generator, forges, lets last round's detector judge what it has never seen, trains the
+    detector, judges again on a held-out split, and records scores with intervals. The run folder holds everything:
+    report.html to look at, summary.json for machines.
+
+    Without a preset the quick one holds: small nets, 64 px, three rounds, minutes on two CPU cores.
+    """
+    from arena import run as running
+    from arena.build import device
+    from arena.config import over, read_yaml, resolve
+    from arena.watch import watch
+
+    out, as_json = options.pop("out"), options.pop("as_json")
+    stored = running.stored_config(out) if out else None
+    layers = option_layers(options, read_yaml(options["file"]) if options["file"] else {})
+    asked_device = layers[-1].get("device", "cpu" if stored else "auto")
+    if stored is None or "device" in layers[-1]:
+        layers.append({"device": device(asked_device)})
+    else:
+        device(stored.device)
+    if stored is None:
+        config = resolve(layers, options["preset"] or "quick")
+        out = out or Path("runs") / running.new_run_name(config)
+        if options["preset"] is None and not as_json:
+            click.echo("No --preset given, so the quick one holds (small nets, 64 px, 3 rounds). See `arena list`.", err=True)
+    else:
+        config = stored
+        if any(layers) or options["preset"]:
+            asked = over(stored, layers)
+            if options["preset"]:
+                asked = asked.model_copy(update={"preset": options["preset"]})
+            running.check_same(out, stored, asked)
+    click.echo(f"{'Continuing' if stored else 'Run folder:'} {out}", err=True)
+    summary = running.run(config, out, watch(config.rounds), command="arena " + shlex.join(sys.argv[1:]))
+    if as_json:
+        click.echo(json.dumps(summary))
+    else:
+        print_table(summary)
+        click.echo(f"Report: {out / 'report.html'}")
+
+
+def option_layers(options: dict[str, Any], file: dict[str, Any]) -> list[dict[str, Any]]:
+    """The layers over the preset: the file, the options, --set; only what was given."""
+    from arena.config import parse_set
+
+    direct = {key: options[key] for key in ("rounds", "precision", "seed", "evade", "generator", "detector", "device")}
+    if options["steps"] is not None:
+        direct |= {"generator_steps": options["steps"], "detector_steps": options["steps"]}
+    if options["batch_size"] is not None:
+        direct |= {"generator_batch": options["batch_size"], "detector_batch": options["batch_size"]}
+    direct = {key: value for key, value in direct.items() if value is not None}
+    data = {"source": options["data"], "size": options["size"], "max_bad": options["max_bad"]}
+    data = {key: value for key, value in data.items() if value is not None}
+    if data.get("source") not in (None, "faces"):
+        data["source"] = str(Path(data["source"]).resolve())
+    if data:
+        direct["data"] = data
+    return [file, {**direct}, parse_set(options["pairs"])]
+
+
+def print_table(summary: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from arena.report.table import round_table
+
+    headers, rows = round_table(summary)
+    table = Table(title=summary["run"], title_justify="left")
+    for header in headers:
+        table.add_column(header, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+@main.command(epilog=example("arena report runs/my-run"))
+@click.argument("folder", metavar="RUN", type=click.Path(path_type=Path))
+def report(folder: Path) -> None:
+    """Write report.html of a run anew, from its ledger alone (a run that still plays, too)."""
+    from arena.report import write_report
+
+    if not (folder / "run.json").exists():
+        raise InputError(f"{folder} is no run: it has no run.json. Give the folder that `arena run` named.")
+    click.echo(f"Report: {write_report(folder)}")
+
+
+@main.command("list", epilog=example("arena list\narena list --json"))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_(as_json: bool) -> None:
+    """Show the generators, detectors, data and presets there are, one line each."""
+    from arena.config import names, read_named
+
+    found = {
+        "generators": {name: read_named("gen", name).get("about", "") for name in names("gen")},
+        "detectors": {name: read_named("detect", name).get("about", "") for name in names("detect")},
+        "data": {
+            "faces": "Embedded synthetic faces, dark-haired and fair-haired; no real person, nothing to download",
+            "FOLDER": "Your images: trainA/ trainB/ testA/ testB/, A/ B/, class folders, or any folder",
+        },
+        "presets": {name: read_named("run", name).get("about", "") for name in names("run")},
+    }
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    width = max(len(name) for group in found.values() for name in group)
+    for title, group in found.items():
+        click.secho(title, bold=True)
+        for name, about in group.items():
+            click.echo(f"  {name:{width}}  {about}")
+
+
+@main.command(epilog=example("arena doctor"))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(as_json: bool) -> None:
+    """Say what this machine has: versions, devices, threads, disk, weights. Exits with 1 where something is wrong."""
+    from arena.provenance import doctor as examine
+
+    rows = examine()
+    if as_json:
+        click.echo(json.dumps([{"what": what, "fine": fine, "found": found} for what, fine, found in rows], indent=1))
+    else:
+        for what, fine, found in rows:
+            mark = {True: "ok", False: "!!", None: "  "}[fine]
+            click.secho(f"{mark} {what:26} {found}", fg="red" if fine is False else None)
+    if any(fine is False for _, fine, _ in rows):
+        raise click.exceptions.Exit(1)
+
+
+def quality_options(command: Any) -> Any:
+    """The options that `fid` and `stats` share."""
+    options = (
+        click.option("--dims", type=click.Choice(["64", "192", "768", "2048"]), default="2048", show_default=True),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps."),
+        click.option("--weights", type=click.Path(path_type=Path), help="The Inception file, if not in torch.hub's cache."),
+        click.option("--features", type=click.Choice(["inception", "conv704", "spectrum"]), default="inception",
+                     show_default=True, help="Anything but inception gives a distance of another name."),
+        click.option("--batch-size", type=click.IntRange(1, 4096), default=50, show_default=True),
+        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@main.command(epilog=example("""
+arena fid horse2zebra/testB fakes/
+arena fid reference.npz fakes/ --json
+arena fid real/ fake/ --features conv704        without the Inception weights
+"""))  # fmt: skip
+@click.argument("real", type=click.Path(path_type=Path))
+@click.argument("fake", type=click.Path(path_type=Path))
+@quality_options
+def fid(real: Path, fake: Path, dims: str, device: str, as_json: bool, **options: Any) -> None:
+    """Frechet Inception distance between two folders of images (sub-folders too), or their .npz statistics."""
+    from arena.build import device as check_device
+    from arena.metrics.folders import fid_of
+
+    with bar("images", as_json) as progress:
+        found = fid_of(real, fake, dims=int(dims), device=check_device(device), progress=progress, **options)
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+    else:
+        for key, value in found.items():
+            click.echo(f"{key:12} {value}")
+
+
+@main.command(epilog=example("arena stats horse2zebra/testB testB.npz"))
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("out", metavar="OUT.npz", type=click.Path(path_type=Path))
+@quality_options
+def stats(folder: Path, out: Path, dims: str, device: str, as_json: bool, **options: Any) -> None:
+    """Write a folder's feature statistics once, for `arena fid` and for pytorch-fid."""
+    from arena.build import device as check_device
+    from arena.metrics.folders import write_statistics
+
+    with bar("images", as_json) as progress:
+        found = write_statistics(folder, out, dims=int(dims), device=check_device(device), progress=progress, **options)
+    click.echo(json.dumps(found, indent=1) if as_json else f"{out}: statistics of {found['n']} images")
+
+
+class bar:
+    """A progress bar on a terminal, nothing elsewhere: `with bar("images", False) as progress: progress(done, total)`."""
+
+    def __init__(self, what: str, quiet: bool):
+        self.what, self.quiet = what, quiet or not sys.stderr.isatty()
+
+    def __enter__(self) -> Any:
+        if self.quiet:
+            return None
+        from rich.console import Console
+        from rich.progress import Progress
+
+        self.progress = Progress(console=Console(stderr=True))
+        task = self.progress.add_task(self.what, total=None)
+        self.progress.start()
+        return lambda done, total: self.progress.update(task, completed=done, total=total)
+
+    def __exit__(self, *_: Any) -> None:
+        if not self.quiet:
+            self.progress.stop()
+

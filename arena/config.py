@@ -1,0 +1,268 @@
+"""One RunConfig from defaults, a preset, a file, options and --set, each over the one before. Imports no torch."""
+
+import difflib
+import inspect
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from arena.errors import InputError
+
+KINDS = {"generator": "gen", "detector": "detect"}
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PlayerConfig(Strict):
+    """A player: the name of its YAML, its class as module:Class, and the keywords of its __init__."""
+
+    name: str
+    of: str
+    options: dict[str, Any] = {}
+
+    @property
+    def short(self) -> str:
+        return Path(self.name).stem
+
+
+class DataConfig(Strict):
+    """What is played on: `source` is "faces" (embedded, procedural) or a folder."""
+
+    source: str = "faces"
+    size: int = Field(64, ge=32, le=1024, multiple_of=4, description="side of every image, px")
+    resize: Literal["bicubic", "lanczos", "bilinear"] = Field("bicubic", description="Pillow's antialiased filter")
+    codec: str = Field("png", pattern=r"^(png|jpeg-\d{1,3})$", description="what reals and fakes alike are stored as")
+    seed: int = Field(0, ge=0, description="of the faces and of the split")
+    train: int = Field(400, ge=2, le=1_000_000, description="faces a domain")
+    val: int = Field(50, ge=2, le=1_000_000, description="faces a domain")
+    judge: int = Field(200, ge=2, le=1_000_000, description="faces a domain")
+    group: str = Field("auto", description="folders: auto, none, parent or prefix:REGEX")
+    max_bad: int | float = Field(10, ge=0, description="folders: unreadable images to skip (a count, or a share)")
+    max_pixels: int = Field(40_000_000, ge=1, description="folders: larger images are bad")
+
+
+class RunConfig(Strict):
+    """All that decides a run's result."""
+
+    preset: str = "quick"
+    generator: PlayerConfig
+    detector: PlayerConfig
+    data: DataConfig = DataConfig()
+    rounds: int = Field(3, ge=1, le=1000)
+    generator_steps: int = Field(ge=1, description="a round")
+    detector_steps: int = Field(ge=1, description="a round")
+    generator_batch: int = Field(1, ge=1)
+    detector_batch: int = Field(64, ge=4, multiple_of=2, description="half reals, half fakes")
+    replay: float = Field(0.5, ge=0, le=1, description="share of a batch's fakes that come from older rounds")
+    evade: float = Field(0.0, ge=0, description="weight of the penalty: the generator feels last round's detector")
+    baseline: str | None = Field("spectrum", description="the detector that stands beside every other")
+    seed: int = Field(0, ge=0)
+    device: str = "cpu"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    save_seconds: float = Field(60.0, ge=0, description="between two saves of a fit")
+    workers: int = Field(0, ge=0, description="processes that read batches ahead")
+
+
+# Names that the packaged YAML files define
+
+
+def names(folder: str) -> list[str]:
+    """The names in configs/FOLDER ("gen", "detect" or "run")."""
+    return sorted(entry.name[:-5] for entry in (files("configs") / folder).iterdir() if entry.name.endswith(".yaml"))
+
+
+def read_named(folder: str, name: str) -> dict[str, Any]:
+    """configs/FOLDER/NAME.yaml, or the YAML file at the path NAME."""
+    if name.endswith((".yaml", ".yml")):
+        return read_yaml(Path(name))
+    if name not in names(folder):
+        what = {"gen": "generator", "detect": "detector", "run": "preset"}[folder]
+        raise InputError(f"unknown {what} {name!r}{nearest(name, names(folder))}. `arena list` shows them all.")
+    return parse_yaml((files("configs") / folder / f"{name}.yaml").read_text(), f"configs/{folder}/{name}.yaml")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """'; did you mean X?' or '; known: ...'."""
+    known = sorted(known)
+    match = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else f"; known: {', '.join(known)}"
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > 1_000_000:
+            raise InputError(f"{path} is larger than 1 MB: that is no configuration.")
+        return parse_yaml(path.read_text(), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {error}. Expected a YAML file.") from error
+
+
+def parse_yaml(text: str, where: str) -> dict[str, Any]:
+    """Safe YAML with duplicate keys refused. Raises InputError naming the place."""
+    try:
+        value = yaml.load(text, Loader=_UniqueKeys)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise InputError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: expected `key: value` lines, found {type(value).__name__}.")
+    return value
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        twice = [key for key in keys if keys.count(key) > 1]
+        if twice:
+            raise yaml.YAMLError(f"key {twice[0]!r} stands twice{node.start_mark}")
+        return super().construct_mapping(node, deep)
+
+
+# Layers
+
+
+def resolve(layers: Iterable[Mapping[str, Any]], preset: str = "quick") -> RunConfig:
+    """A RunConfig from a preset and layers over it (a file, options, --set), later ones winning.
+
+    A layer has RunConfig's keys; `generator` and `detector` are a name, or {name: ..., KEYWORD: ...}; `players` maps
+    names to keywords that hold where that player plays.
+    """
+    merged: dict[str, Any] = {"generator": {}, "detector": {}, "data": {}, "players": {}}
+    base = {**read_named("run", preset), "preset": preset}
+    base.pop("about", None)
+    for layer in (base, *layers):
+        for key, value in layer.items():
+            if key in KINDS and isinstance(value, str):
+                value = {"name": value}
+            if key in merged and isinstance(merged[key], dict):
+                if not isinstance(value, Mapping):
+                    raise InputError(f"{key}: expected keywords, found {value!r}.")
+                if key == "players":
+                    value = {name: {**merged[key].get(name, {}), **(options or {})} for name, options in value.items()}
+                merged[key] = {**merged[key], **value}
+            else:
+                merged[key] = value
+    players = merged.pop("players")
+    for kind, folder in KINDS.items():
+        merged[kind] = player(kind, folder, merged[kind], players).model_dump()
+    if merged.get("baseline"):
+        read_named("detect", merged["baseline"])
+    config = validate(RunConfig, merged)
+    return fill_horizon(config)
+
+
+def player(kind: str, folder: str, given: Mapping[str, Any], players: Mapping[str, Any]) -> PlayerConfig:
+    """Resolve {name, KEYWORD...} against its YAML and the preset's `players`."""
+    options = dict(given)
+    if "name" not in options:
+        raise InputError(f"no {kind} given. Say which: --{kind} {names(folder)[0]} (`arena list` shows them all).")
+    name = str(options.pop("name"))
+    own = read_named(folder, name)
+    own.pop("about", None)
+    if "of" not in own:
+        raise InputError(f"configs/{folder}/{name}: expected `of: module:Class`.")
+    of = own.pop("of")
+    preset = dict(players.get(name, {}))
+    return PlayerConfig(name=name, of=of, options=check_options(f"{kind} {name}", of, {**own, **preset, **options}))
+
+
+def over(stored: RunConfig, layers: Iterable[Mapping[str, Any]]) -> RunConfig:
+    """A run's own settings with layers over them: what somebody asks of a run that exists."""
+    base = stored.model_dump()
+    for kind in KINDS:
+        base[kind] = {"name": base[kind]["name"], **base[kind]["options"]}
+        asked = [layer[kind] for layer in layers if kind in layer]
+        asked_names = [value if isinstance(value, str) else value.get("name") for value in asked]
+        if any(name not in (None, base[kind]["name"]) for name in asked_names):
+            base[kind] = {}
+    return resolve([base, *layers], base.pop("preset"))
+
+
+def check_options(who: str, of: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Check keywords against the class's signature and bring each to its type. Returns those given."""
+    from arena.build import find
+
+    signature = inspect.signature(find(of), eval_str=True)
+    fields: dict[str, Any] = {
+        name: (parameter.annotation, ... if parameter.default is inspect.Parameter.empty else parameter.default)
+        for name, parameter in signature.parameters.items()
+    }
+    for key in options:
+        if key not in fields:
+            raise InputError(f"{who}: unknown key {key!r}{nearest(str(key), fields)}")
+    model = create_model("Options", __config__=ConfigDict(extra="forbid", strict=False), **fields)
+    checked = validate(model, dict(options), who)
+    return {key: _plain(getattr(checked, key)) for key in options}
+
+
+def fill_horizon(config: RunConfig) -> RunConfig:
+    """Give a generator whose schedule has a horizon (`steps`) the run's own length, unless it was said."""
+    from arena.build import find
+
+    if "steps" not in inspect.signature(find(config.generator.of)).parameters or "steps" in config.generator.options:
+        return config
+    options = {**config.generator.options, "steps": config.rounds * config.generator_steps}
+    return config.model_copy(update={"generator": config.generator.model_copy(update={"options": options})})
+
+
+def validate(model: type[BaseModel], value: Mapping[str, Any], who: str = "") -> Any:
+    """Validate, or raise an InputError of one line: where, what was expected, what came, the nearest known key."""
+    try:
+        return model.model_validate(dict(value))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        prefix = f"{who}: " if who else ""
+        if first["type"] == "extra_forbidden":
+            known = _fields(model, first["loc"][:-1])
+            raise InputError(f"{prefix}unknown key {where!r}{nearest(str(first['loc'][-1]), known)}") from None
+        if first["type"] == "missing":
+            raise InputError(f"{prefix}{where} is missing.") from None
+        raise InputError(f"{prefix}{where}: {first['msg'][0].lower()}{first['msg'][1:]}, not {first['input']!r}") from None
+
+
+def _fields(model: Any, path: Iterable[Any]) -> list[str]:
+    for part in path:
+        model = model.model_fields[part].annotation
+    return list(model.model_fields)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def parse_set(pairs: Iterable[str]) -> dict[str, Any]:
+    """--set key=value ... as a layer; the value is read as YAML, `data.`, `generator.` and `detector.` go one deeper."""
+    layer: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise InputError(f"--set {pair}: expected KEY=VALUE, as in --set generator.width=32")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = text
+        *outer, last = key.split(".")
+        if len(outer) > 1 or (outer and outer[0] not in ("data", *KINDS)):
+            raise InputError(f"--set {key}: expected KEY, data.KEY, generator.KEY or detector.KEY")
+        (layer.setdefault(outer[0], {}) if outer else layer)[last] = value
+    return layer
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """'key: old here, new asked for' for every leaf that differs."""
+    found = []
+    for key in {**old, **new}:
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key}: {a!r} there, {b!r} asked for")
+    return found

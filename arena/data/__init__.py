@@ -1,0 +1,145 @@
+"""Data: the embedded faces or a folder, split, brought to one size and stored as uint8 in the ledger."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from arena.config import DataConfig
+from arena.data.codec import store_as
+from arena.data.feeds import Store
+from arena.errors import InputError
+from arena.ledger import Ledger
+
+Progress = Callable[[int, int], None]
+SPLITS = ("train", "val", "judge")
+
+
+@dataclass(frozen=True)
+class Data:
+    """A run's images: one Store a split and domain. `summary` goes to summary.json."""
+
+    domains: tuple[str, ...]
+    stores: Mapping[tuple[str, str], Store]
+    summary: dict[str, Any]
+
+    def split(self, split: str) -> list[Store]:
+        """The stores of a split, one a domain, in the domains' order."""
+        return [self.stores[split, domain] for domain in self.domains]
+
+
+def open_source(config: DataConfig, needs: str, progress: Progress | None = None) -> "FacesSource | FolderSource":
+    """Find and check the images; nothing is written.
+
+    Raises InputError where the folder is no data, or cannot give what the generator needs ("stills" or "domains").
+    """
+    source = FacesSource(config) if config.source == "faces" else FolderSource(config, progress)
+    if needs == "domains" and len(source.domains) != 2:
+        raise InputError(
+            f"this generator translates between two domains, and {config.source} has {len(source.domains)} "
+            f"({', '.join(source.domains[:8])}). Expected trainA/ trainB/ testA/ testB/, or two folders of images."
+        )
+    return source
+
+
+def store(source: "FacesSource | FolderSource", ledger: Ledger) -> None:
+    """Write the images (uint8, one size, the run's codec) and their manifest to the ledger."""
+    config, rows = source.config, source.manifest
+    for split in SPLITS:
+        for domain in source.domains:
+            mine = [row for row in rows if (row["split"], row["domain"]) == (split, domain)]
+            chunks = (store_as(chunk, config.codec) for chunk in source.images(mine))
+            ledger.write_images(f"data/{split}-{domain}.npy", chunks, len(mine), config.size)
+    ledger.write_lines("data/manifest.jsonl", rows)
+    ledger.write("data/data.json", {"domains": list(source.domains), **source.summary, **_summary(rows)})
+
+
+def open_data(ledger: Ledger) -> Data:
+    """The images that the ledger holds."""
+    stored = ledger.read("data/data.json")
+    names: dict[tuple[str, str], list[str]] = {}
+    for row in ledger.read_lines("data/manifest.jsonl"):
+        names.setdefault((row["split"], row["domain"]), []).append(row["name"])
+    domains = tuple(stored["domains"])
+    stores = {
+        (split, domain): Store(ledger.read_images(f"data/{split}-{domain}.npy"), names[split, domain])
+        for split in SPLITS
+        for domain in domains
+    }
+    return Data(domains, stores, stored)
+
+
+def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    counts = Counter((row["split"], row["domain"]) for row in rows)
+    domains = sorted({row["domain"] for row in rows})
+    judge = sorted(row["sha256"] for row in rows if row["split"] == "judge")
+    return {
+        "manifest": "data/manifest.jsonl",
+        "images": {split: {domain: counts[split, domain] for domain in domains} for split in SPLITS},
+        "reference": hashlib.sha256("".join(judge).encode()).hexdigest(),
+    }
+
+
+class FacesSource:
+    """The embedded procedural faces: domain a has dark hair, domain b fair hair; no face is in two of anything."""
+
+    domains = ("a", "b")
+    STYLES = {"a": "dark", "b": "fair"}
+
+    def __init__(self, config: DataConfig):
+        self.config = config
+        counts = {"train": config.train, "val": config.val, "judge": config.judge}
+        self.summary = {"name": "faces", "skipped": 0, "duplicates": 0, "resize": "rendered at this size"}
+        self.manifest: list[dict[str, Any]] = []
+        self._images: dict[str, Tensor] = {}
+        for d, domain in enumerate(self.domains):
+            for s, split in enumerate(SPLITS):
+                first = (d * len(SPLITS) + s) * 1_000_000
+                self._add(split, domain, range(first, first + counts[split]))
+
+    def _add(self, split: str, domain: str, indices: range) -> None:
+        from arena.data.faces import render
+
+        size = self.config.size
+        images = render(self.config.seed, indices, size, style=self.STYLES[domain]).image
+        for index, image in zip(indices, images, strict=True):
+            name = f"faces/{self.config.seed}/{domain}/{index:07d}"
+            self._images[name] = image
+            self.manifest.append({
+                "name": name, "sha256": hashlib.sha256(image.numpy().tobytes()).hexdigest(), "width": size,
+                "height": size, "format": "rendered", "bytes": image.numel(), "domain": domain, "group": name,
+                "split": split,
+            })  # fmt: skip
+
+    def images(self, rows: list[dict[str, Any]]) -> Iterator[Tensor]:
+        for row in rows:
+            yield self._images[row["name"]][None]
+
+
+class FolderSource:
+    """A folder of images (see arena/data/folders.py for the layouts)."""
+
+    def __init__(self, config: DataConfig, progress: Progress | None = None):
+        from arena.data import folders
+
+        self.config = config
+        self.folder = folders.scan(
+            config.source, seed=config.seed, group=config.group, max_bad=config.max_bad, max_pixels=config.max_pixels,
+            progress=progress,
+        )  # fmt: skip
+        self.domains = self.folder.domains
+        self.manifest = folders.manifest_rows(self.folder)
+        self.items = {item.name: item for item in self.folder.items}
+        self.summary = {
+            "name": self.folder.root.name, "layout": self.folder.layout, "skipped": len(self.folder.bad),
+            "bad": [list(bad) for bad in self.folder.bad], "duplicates": self.folder.duplicates,
+            "resize": config.resize,
+        }  # fmt: skip
+
+    def images(self, rows: list[dict[str, Any]]) -> Iterator[Tensor]:
+        from arena.data import folders
+
+        return folders.load([self.items[row["name"]] for row in rows], self.config.size, resize=self.config.resize)

@@ -1,0 +1,109 @@
+"""Batches as pure functions of a step: item i of these datasets is the whole batch of step i.
+
+So a resumed fit sees what an uninterrupted one sees, and the batch that broke a fit can be named afterwards.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from arena.seeds import rng
+
+
+class Store:
+    """The images of one split and domain (or the fakes of one way), uint8 n 3 s s, and their names."""
+
+    def __init__(self, images: np.ndarray, names: Sequence[str]):
+        assert len(images) == len(names), (len(images), len(names))
+        self.images, self.names = images, names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, rows: Sequence[int] | slice) -> Tensor:
+        return torch.from_numpy(np.array(self.images[rows]))
+
+    def chunks(self, size: int = 64) -> Iterator[Tensor]:
+        for start in range(0, len(self), size):
+            yield self[slice(start, start + size)]
+
+
+@lru_cache(maxsize=64)
+def _permutation(n: int, key: str, epoch: int) -> list[int]:
+    return torch.randperm(n, generator=rng(key, epoch)).tolist()
+
+
+def draw(n: int, key: str, start: int, count: int) -> list[int]:
+    """Places start, ..., start + count - 1 of an endless row of shuffled epochs over 0, ..., n - 1."""
+    return [_permutation(n, key, place // n)[place % n] for place in range(start, start + count)]
+
+
+class Unlabelled(Dataset):
+    """What a generator trains on: a batch from each store, drawn apart (unpaired). Item: one uint8 B 3 s s a store."""
+
+    def __init__(self, stores: Sequence[Store], batch: int, key: str):
+        self.stores, self.batch, self.key = stores, batch, key
+
+    def rows(self, step: int, which: int) -> list[int]:
+        return draw(len(self.stores[which]), f"{self.key}/{which}", step * self.batch, self.batch)
+
+    def __getitem__(self, step: int) -> tuple[Tensor, ...]:
+        return tuple(store[self.rows(step, which)] for which, store in enumerate(self.stores))
+
+    def names(self, step: int) -> list[str]:
+        return [store.names[row] for which, store in enumerate(self.stores) for row in self.rows(step, which)]
+
+
+class Labelled(Dataset):
+    """What a detector trains on: half reals, half fakes, each half in equal parts from its stores.
+
+    `replay` is the share of the fakes that come from older rounds, where there are any. Item: uint8 B 3 s s and
+    float labels B (0 real, 1 fake).
+    """
+
+    def __init__(
+        self, reals: Sequence[Store], fakes: Sequence[Store], older: Sequence[Store], batch: int, replay: float, key: str
+    ):
+        n_fake = batch // 2
+        n_old = round(n_fake * replay) if older else 0
+        self.pools = [(reals, batch - n_fake, "real"), (fakes, n_fake - n_old, "fake"), (older, n_old, "older")]
+        self.labels = torch.cat([torch.zeros(batch - n_fake), torch.ones(n_fake)])
+        self.key = key
+
+    def rows(self, step: int) -> Iterator[tuple[Store, list[int]]]:
+        for stores, count, kind in self.pools:
+            for which, store in enumerate(stores):
+                # The batch's places are dealt to the stores in turn, going on where the batch before stopped
+                k = len(stores)
+                start, stop = ((step + i) * count - which + k - 1 for i in (0, 1))
+                yield store, draw(len(store), f"{self.key}/{kind}/{which}", start // k, stop // k - start // k)
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        return torch.cat([store[rows] for store, rows in self.rows(step) if rows]), self.labels
+
+    def names(self, step: int) -> list[str]:
+        return [store.names[row] for store, rows in self.rows(step) for row in rows]
+
+
+class Held(Dataset):
+    """A held-out set, in order, in batches; it can be run through again and again. Item: as of Labelled."""
+
+    def __init__(self, reals: Sequence[Store], fakes: Sequence[Store], batch: int = 64):
+        self.batches = [
+            (store, slice(start, start + batch), float(label))
+            for label, stores in enumerate((reals, fakes))
+            for store in stores
+            for start in range(0, len(store), batch)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        store, rows, label = self.batches[index]
+        images = store[rows]
+        return images, torch.full((len(images),), label)

@@ -1,0 +1,192 @@
+"""What summary.json says, typed: rounds, scores and distances, with None wherever a figure is not there (yet)."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from arena.errors import InputError
+from arena.files import read_json
+
+SCHEMA = 1
+PREFERRED = ("fid", "rfd", "kid", "sfd")  # which family of distances speaks for a run in table and headline
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its 95 % interval; `low` and `high` are None where the ledger holds no interval."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def bounded(self) -> bool:
+        return self.low is not None and self.high is not None
+
+    def compare(self, other: "Estimate") -> int | None:
+        """1 where this lies clearly above the other, -1 clearly below, 0 if intervals overlap, None without intervals."""
+        if self.low is None or self.high is None or other.low is None or other.high is None:
+            return None
+        return 1 if self.low > other.high else -1 if self.high < other.low else 0
+
+
+@dataclass(frozen=True)
+class Score:
+    """How one detector did on the judge split of one round (positive = fake; threshold in logits)."""
+
+    auc: Estimate | None
+    figures: Mapping[str, float | None]  # ap eer n_real n_fake accuracy threshold accuracy_frozen tpr_at_1_fpr escape
+    name: str = ""
+
+    def __getattr__(self, key: str) -> float | None:
+        if key.startswith("__") or key == "figures":
+            raise AttributeError(key)
+        return self.figures.get(key)
+
+    @property
+    def escape_interval(self) -> Estimate | None:
+        """The share of fakes called real, with the Wilson 95 % interval of a share of `n_fake` (Wilson 1927)."""
+        share, n = self.figures.get("escape"), self.figures.get("n_fake")
+        if share is None or not 0 <= share <= 1:
+            return None
+        return wilson(share, n) if n else Estimate(share)
+
+
+@dataclass(frozen=True)
+class Distance:
+    """One image distance of one round: name without direction, direction ("a2b", or "" where there is one only)."""
+
+    name: str
+    direction: str
+    estimate: Estimate
+    n: float | None = None
+    floor: float | None = None
+    features: str = ""
+
+
+@dataclass(frozen=True)
+class Round:
+    number: int
+    before: Score | None = None
+    after: Score | None = None
+    baseline: Score | None = None
+    distances: list[Distance] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    rates: dict[str, float] = field(default_factory=dict)
+
+    def distance(self, name: str, direction: str) -> Distance | None:
+        return next((d for d in self.distances if (d.name, d.direction) == (name, direction)), None)
+
+
+def read_summary(run: Path) -> dict[str, Any]:
+    """Read RUN/summary.json. Raises InputError where there is no run, or where the file is not a summary we know."""
+    path = Path(run) / "summary.json"
+    if not path.is_file():
+        raise InputError(
+            f"expected a run folder with a summary.json, found none at {path}. Give the folder that `arena run` named."
+        )
+    summary = read_json(path)
+    if not isinstance(summary, dict) or not isinstance(summary.get("rounds"), list):
+        raise InputError(f"{path} is damaged: expected an object with a list of rounds. `arena run --out` rewrites it.")
+    if summary.get("schema") != SCHEMA:
+        raise InputError(
+            f"{path} has schema {summary.get('schema')!r}, this version reads {SCHEMA}. Use the version that wrote it."
+        )
+    for place, entry in enumerate(summary["rounds"]):
+        if not isinstance(entry, dict) or not isinstance(entry.get("round"), int):
+            raise InputError(
+                f"{path} is damaged: rounds[{place}] has no round number. `arena run --out` on the run rewrites it."
+            )
+    return summary
+
+
+def rounds_of(summary: Mapping[str, Any]) -> list[Round]:
+    """The rounds of a summary in their order; what is missing or no finite number becomes None or is left out."""
+    return sorted((_round(entry) for entry in summary.get("rounds") or []), key=lambda entry: entry.number)
+
+
+def _round(entry: Mapping[str, Any]) -> Round:
+    distances = []
+    for key, given in mapping(entry.get("quality")).items():
+        estimate = _estimate(given, "value", "low", "high")
+        if estimate is None:
+            continue
+        name, _, direction = key.partition(":")
+        given = mapping(given)
+        features = str(given.get("features") or "")
+        distances.append(Distance(name, direction, estimate, number(given.get("n")), number(given.get("floor")), features))
+    return Round(
+        number=entry["round"],
+        before=_score(entry.get("before")),
+        after=_score(entry.get("after")),
+        baseline=_score(entry.get("baseline")),
+        distances=distances,
+        seconds=_numbers(entry.get("seconds")),
+        rates=_numbers(entry.get("images_per_second")),
+    )
+
+
+def _score(given: Any) -> Score | None:
+    if not mapping(given):
+        return None
+    figures = {key: number(value) for key, value in given.items() if key != "name"}
+    return Score(_estimate(given, "auc", "auc_low", "auc_high"), figures, str(given.get("name") or ""))
+
+
+def _estimate(given: Any, value: str, low: str, high: str) -> Estimate | None:
+    given = mapping(given)
+    centre = number(given.get(value))
+    return None if centre is None else Estimate(centre, number(given.get(low)), number(given.get(high)))
+
+
+def _numbers(given: Any) -> dict[str, float]:
+    return {key: found for key, value in mapping(given).items() if (found := number(value)) is not None}
+
+
+def mapping(given: Any) -> Mapping[str, Any]:
+    """`given` if it is a mapping, else an empty one."""
+    return given if isinstance(given, Mapping) else {}
+
+
+def number(value: Any) -> float | None:
+    """`value` as a finite number, else None (a missing figure is shown as missing, never as 0)."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return value
+
+
+def wilson(share: float, n: float, z: float = 1.959964) -> Estimate:
+    """The Wilson score interval of a share seen in `n` trials (Wilson 1927)."""
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return Estimate(share, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def main_distance(rounds: Iterable[Round]) -> str | None:
+    """The distance that speaks for the run: FID where there is one, else the first of the panel."""
+    names = distance_names(rounds)
+    rank = {family: place for place, family in enumerate(PREFERRED)}
+    return min(names, key=lambda name: rank.get(family_of(name), len(rank)), default=None)
+
+
+def distance_names(rounds: Iterable[Round]) -> list[str]:
+    """Names of all distances without directions, each once, in the ledger's order."""
+    return list(dict.fromkeys(d.name for entry in rounds for d in entry.distances))
+
+
+def directions(rounds: Iterable[Round], name: str) -> list[str]:
+    """The directions in which a distance was taken ("a2b", "b2a", or "" alone), in the ledger's order."""
+    return list(dict.fromkeys(d.direction for entry in rounds for d in entry.distances if d.name == name))
+
+
+def family_of(name: str) -> str:
+    """fid, rfd, kid, sfd ...: the name up to the first dash."""
+    return name.partition("-")[0].lower()
+
+
+def player(summary: Mapping[str, Any], role: str) -> str:
+    """The display name of the run's "generator" or "detector": its class's, else its configuration's."""
+    given = mapping(mapping(summary.get("settings")).get(role))
+    return str(given.get("of") or "").rpartition(":")[2] or str(given.get("name") or f"the {role}")

@@ -1,0 +1,102 @@
+"""The table of rounds as plain strings, the same for the report and for the terminal."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from arena.report.ledger_view import Estimate, Score, directions, main_distance, rounds_of
+
+MISSING = "–"
+
+
+class Table(NamedTuple):
+    """Headers and rows of strings. A cell may hold a second line (after a newline): its 95 % interval or its floor."""
+
+    headers: list[str]
+    rows: list[list[str]]
+
+
+def round_table(summary: Mapping[str, Any]) -> Table:
+    """One row a round: scores before and after, the baseline, the main distance and the time.
+
+    `summary` is the content of summary.json, of a finished or of a running run. AP, EER, TPR and accuracy are those
+    after the detector was trained; escape is shown before and after; figures not there are shown as a dash.
+    """
+    rounds = rounds_of(summary)
+    distance = main_distance(rounds)
+    ways = directions(rounds, distance) if distance else []
+    baselines = list(dict.fromkeys(r.baseline.name for r in rounds if r.baseline and r.baseline.name))
+    headers = ["round", "AUC before", "AUC after", "AP", "EER", "TPR at 1 % FPR", "accuracy", "escape before"]
+    headers += ["escape after", f"{baselines[0] if baselines else 'baseline'} AUC"]
+    headers += [f"{distance} {arrow(way)}".rstrip() for way in ways] + ["time"]
+    rows = []
+    for entry in rounds:
+        after = entry.after or Score(None, {})
+        row = [str(entry.number), *(_auc(score) for score in (entry.before, entry.after))]
+        row += [unit(after.ap), percent(after.eer), percent(after.tpr_at_1_fpr), percent(after.accuracy_frozen)]
+        row += [percent(entry.before.escape if entry.before else None), percent(after.escape), _auc(entry.baseline)]
+        for way in ways:
+            found = entry.distance(distance or "", way)
+            row.append(two_lines(found.estimate, amount) if found else MISSING)
+        rows.append([*row, duration(sum(entry.seconds.values())) if entry.seconds else MISSING])
+    return Table(headers, rows)
+
+
+def _auc(score: Score | None) -> str:
+    return two_lines(score.auc, unit) if score and score.auc else MISSING
+
+
+def two_lines(estimate: Estimate, form) -> str:
+    """The figure, and on a second line its interval if it has one."""
+    return f"{form(estimate.value)}\n{interval(estimate, form)}" if estimate.bounded else form(estimate.value)
+
+
+def interval(estimate: Estimate, form) -> str:
+    """ "0.971–0.988"; with "to" where a minus sign would make the dash unreadable."""
+    low, high = form(estimate.low), form(estimate.high)
+    return f"{low} to {high}" if "-" in low + high else f"{low}–{high}"
+
+
+def unit(value: float | None) -> str:
+    """A figure from 0 to 1 with three decimals, and with as many as it takes not to call 0.9997 a 1."""
+    if value is None:
+        return MISSING
+    decimals = 3
+    while decimals < 6 and value not in (0, 1) and float(f"{value:.{decimals}f}") in (0, 1):
+        decimals += 1
+    return f"{value:.{decimals}f}"
+
+
+def percent(value: float | None) -> str:
+    """A share as percent with one decimal."""
+    return MISSING if value is None else f"{100 * value:.1f} %"
+
+
+def amount(value: float | None) -> str:
+    """A distance or rate with three significant figures: 1.23, 0.850, 12.3, 1,234, 1.2e-05."""
+    if value is None:
+        return MISSING
+    if value == 0:
+        return "0"
+    size = math.floor(math.log10(abs(float(f"{value:.3g}"))))
+    return f"{value:.2e}" if size < -3 else f"{value:,.{max(0, 2 - size)}f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as a person says them: 4.2 s, 75 s, 12 min 5 s, 3 h 20 min."""
+    if seconds is None:
+        return MISSING
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 120:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def arrow(direction: str) -> str:
+    """ "a2b" as a reader writes it: a→b."""
+    left, two, right = direction.partition("2")
+    return f"{left}→{right}" if two and left and right else direction

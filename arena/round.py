@@ -1,0 +1,277 @@
+"""One round: train the generator, forge, judge before, train the detector, judge after, record.
+
+Every phase leaves a file in the ledger as its last act, and a phase that stands there is not played again.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from arena.build import build
+from arena.config import RunConfig
+from arena.data import SPLITS, Data
+from arena.data.codec import store_as
+from arena.data.feeds import Held, Labelled, Store, Unlabelled
+from arena.evasion import evading
+from arena.ledger import Ledger
+from arena.match import frozen_threshold, judge
+from arena.pictures import png, sheet
+from arena.seeds import rng
+from arena.training import Feed, Fit, place, to_float, to_uint8, train
+
+PANEL = 8  # columns of a sample sheet
+
+
+@dataclass(frozen=True)
+class Way:
+    """One direction of forging: a domain's images are the sources, another's (or the same one's) the reals."""
+
+    name: str
+    source: str
+    target: str
+    reverse: bool
+
+    def of(self, metric: str) -> str:
+        return f"{metric}:{self.name}" if self.name else metric
+
+
+def ways(needs: str, domains: tuple[str, ...]) -> list[Way]:
+    """Both directions of a translator between two domains; for anything else, each domain onto itself."""
+    if needs == "domains":
+        a, b = domains
+        return [Way("a2b", a, b, False), Way("b2a", b, a, True)]
+    return [Way(domain if len(domains) > 1 else "", domain, domain, False) for domain in domains]
+
+
+class Arena:
+    """What all rounds of a run share: the players, the data, the ledger and the clock's settings."""
+
+    def __init__(self, config: RunConfig, data: Data, ledger: Ledger, fabric: Any, watch: Any):
+        self.config, self.data, self.ledger, self.fabric, self.watch = config, data, ledger, fabric, watch
+        self.device: torch.device = fabric.device
+        self.generator = build(config.generator, config.seed, "generator")
+        self.detector = build(config.detector, config.seed, "detector")
+        self.ways = ways(self.generator.needs, data.domains)
+        self.marks = {"Source": "deepfake-arena", "Method": config.generator.short, "Run": ledger.root.name}
+        self.marks |= {"Seed": str(config.seed)}
+        for name, player in (("generator", self.generator), ("detector", self.detector)):
+            place(player, self.device)
+            ledger.load(player, name)
+
+    def play(self, r: int) -> dict[str, Any]:
+        """Play round r to its end and return its entry of summary.json."""
+        name = f"rounds/{r:02d}/round.json"
+        if not self.ledger.has(name):
+            phases: list[tuple[str, Callable[[int], dict[str, Any]]]] = [
+                ("train generator", self.train_generator), ("forge", self.forge), ("judge before", self.judge_before),
+                ("train detector", self.train_detector), ("judge after", self.judge_after), ("record", self.record),
+            ]  # fmt: skip
+            done = {phase: self.phase(r, i, phase, work) for i, (phase, work) in enumerate(phases)}
+            self.ledger.write(name, {
+                "round": r,
+                "quality": done["record"]["quality"],
+                "before": done["judge before"]["scores"],
+                "after": done["judge after"]["scores"],
+                "baseline": done["judge after"]["baseline"],
+                "seconds": {phase: result["seconds"] for phase, result in done.items()},
+                "images_per_second": {
+                    phase: result["images"] / max(result["seconds"], 1e-9)
+                    for phase, result in done.items() if result["images"]
+                },
+            })  # fmt: skip
+        return self.ledger.read(name)
+
+    def phase(self, r: int, i: int, phase: str, work: Callable[[int], dict[str, Any]]) -> dict[str, Any]:
+        name = f"rounds/{r:02d}/phases/{i + 1}-{phase.replace(' ', '-')}.json"
+        if not self.ledger.has(name):
+            self.watch.phase(r, phase)
+            began = time.perf_counter()
+            result = work(r)
+            self.ledger.write(name, {"seconds": time.perf_counter() - began, "images": 0, **result})
+        return self.ledger.read(name)
+
+    # 1 and 4: fits
+
+    def fit(self, name: str, player: Any, dataset: Any, r: int, steps: int, **keywords: Any) -> Fit:
+        config = self.config
+        return train(
+            self.fabric, player, dataset, name=name, round=r, steps=steps, seed=config.seed, ledger=self.ledger,
+            save_seconds=config.save_seconds, workers=config.workers, progress=self.watch.steps(r, name, steps),
+            **keywords,
+        )  # fmt: skip
+
+    def train_generator(self, r: int) -> dict[str, Any]:
+        config = self.config
+        stores, batch = self.data.split("train"), config.generator_batch
+        dataset = Unlabelled(stores, batch, f"{config.seed}/{r}/generator")
+        evade = evading(self.detector, config.evade) if config.evade and r > 0 else nullcontext()
+        with evade as penalty:
+            keywords = {"penalty": penalty} if penalty else {}
+            fit = self.fit("generator", self.generator, dataset, r, config.generator_steps, **keywords)
+        self.ledger.write_weights(self.generator, f"rounds/{r:02d}/generator.safetensors")
+        return {"seconds": fit.seconds, "images": fit.steps * batch * len(stores)}
+
+    def train_detector(self, r: int) -> dict[str, Any]:
+        config, batch = self.config, self.config.detector_batch
+        fit = self.fit(
+            "detector", self.detector, self.labelled(r, batch, "detector"), r, config.detector_steps, val=self.held(r)
+        )
+        self.ledger.write_weights(self.detector, f"rounds/{r:02d}/detector.safetensors")
+        threshold = frozen_threshold(self.detector, self.data.split("val"), self.fakes(r, "val"), self.device)
+        return {"seconds": fit.seconds, "images": fit.steps * batch, "threshold": threshold}
+
+    def labelled(self, r: int, batch: int, player: str) -> Labelled:
+        older = [store for old in range(r) for store in self.fakes(old, "train")]
+        reals, fakes = self.data.split("train"), self.fakes(r, "train")
+        return Labelled(reals, fakes, older, batch, self.config.replay, f"{self.config.seed}/{r}/{player}")
+
+    def held(self, r: int) -> Any:
+        """The validation split, to be run through again and again."""
+        held = Held(self.data.split("val"), self.fakes(r, "val"))
+        device = self.device
+
+        class Again:
+            def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
+                return iter(Feed(held, 0, len(held), device))
+
+        return Again()
+
+    # 2: forge
+
+    def forge(self, r: int) -> dict[str, Any]:
+        images = 0
+        for split in SPLITS:
+            for way in self.ways:
+                source = self.data.stores[split, way.source]
+                self.ledger.write_images(
+                    self.fakes_name(r, split, way), self.forged(r, source, way, split), len(source), self.config.data.size
+                )
+                images += len(source)
+        self.ledger.write_lines(f"rounds/{r:02d}/fakes/manifest.jsonl", self.fakes_manifest(r))
+        return {"images": images}
+
+    def forged(self, r: int, source: Store, way: Way, split: str) -> Iterator[torch.Tensor]:
+        """Fakes of every image of a store, as the detector gets them: uint8, through the run's codec."""
+        draws = rng(self.config.seed, r, "forge", split, way.name)
+        keywords = {"reverse": True} if way.reverse else {}
+        for chunk in source.chunks():
+            with torch.inference_mode():
+                fakes = self.generator.sample(to_float(chunk.to(self.device)), rng=draws, **keywords)
+            yield store_as(to_uint8(fakes).cpu(), self.config.data.codec)
+
+    def fakes_name(self, r: int, split: str, way: Way) -> str:
+        return f"rounds/{r:02d}/fakes/{split}-{way.name or 'all'}.npy"
+
+    def fakes_manifest(self, r: int) -> Iterator[dict[str, Any]]:
+        for split in SPLITS:
+            for way in self.ways:
+                for name in self.data.stores[split, way.source].names:
+                    yield {
+                        "name": f"round {r} {way.name} {name}".replace("  ", " "), "synthetic": True, "split": split,
+                        "source": name, "file": self.fakes_name(r, split, way), "method": self.config.generator.short,
+                        "run": self.ledger.root.name, "round": r, "seed": self.config.seed,
+                    }  # fmt: skip
+
+    def fakes(self, r: int, split: str) -> list[Store]:
+        """A round's fakes of a split, one store a way."""
+        return [
+            Store(
+                self.ledger.read_images(self.fakes_name(r, split, way)),
+                [f"fake of round {r}: {name}" for name in self.data.stores[split, way.source].names],
+            )
+            for way in self.ways
+        ]
+
+    # 3 and 5: matches
+
+    def threshold(self, r: int) -> float:
+        return self.ledger.read(f"rounds/{r:02d}/phases/4-train-detector.json")["threshold"]
+
+    def judge_before(self, r: int) -> dict[str, Any]:
+        """Last round's detector meets fakes that it has never seen. Nothing in round 0: there was no detector."""
+        if r == 0:
+            return {"scores": None}
+        reals, fakes = self.data.split("judge"), self.fakes(r, "judge")
+        scores, real, fake = judge(self.detector, reals, fakes, self.threshold(r - 1), self.device)
+        self.ledger.write_arrays(f"rounds/{r:02d}/before.npz", real=real, fake=fake)
+        return {"scores": scores, "images": len(real) + len(fake)}
+
+    def judge_after(self, r: int) -> dict[str, Any]:
+        reals, fakes = self.data.split("judge"), self.fakes(r, "judge")
+        scores, real, fake = judge(self.detector, reals, fakes, self.threshold(r), self.device)
+        baseline, arrays = self.baseline(r, reals, fakes)
+        arrays |= {"after_real": real, "after_fake": fake}
+        if self.ledger.has(f"rounds/{r:02d}/before.npz"):
+            with np.load(self.ledger.path(f"rounds/{r:02d}/before.npz")) as before:
+                arrays |= {"before_real": before["real"], "before_fake": before["fake"]}
+        self.ledger.write_arrays(f"rounds/{r:02d}/scores.npz", **arrays)
+        return {"scores": scores, "baseline": baseline, "images": len(real) + len(fake)}
+
+    def baseline(self, r: int, reals: list[Store], fakes: list[Store]) -> tuple[Any, dict[str, np.ndarray]]:
+        """The baseline detector, trained afresh on what the detector trained on, on the same judge split."""
+        config = self.config
+        if not config.baseline or config.baseline == config.detector.name:
+            return None, {}
+        from arena.config import player as resolve_player
+
+        found = resolve_player("detector", "detect", {"name": config.baseline}, {})
+        rival = build(found, config.seed, r, "baseline")
+        place(rival, self.device)
+        steps, batch = 40, 128
+        feed = Feed(self.labelled(r, batch, "baseline"), 0, steps, self.device)
+        for _ in rival.fit(self.fabric, feed, val=self.held(r)):
+            pass
+        threshold = frozen_threshold(rival, self.data.split("val"), self.fakes(r, "val"), self.device)
+        scores, real, fake = judge(rival, reals, fakes, threshold, self.device)
+        return {"name": config.baseline, **scores}, {"baseline_real": real, "baseline_fake": fake}
+
+    # 6: record
+
+    def record(self, r: int) -> dict[str, Any]:
+        fakes = self.fakes(r, "judge")
+        quality: dict[str, Any] = {}
+        for way, store in zip(self.ways, fakes, strict=True):
+            reals, others = self.data.stores["judge", way.target], self.data.stores["train", way.target]
+            scores = self.panel.score(store[:], reals[:], others[: len(reals)], key=way.target)
+            quality |= {way.of(metric): value for metric, value in scores.items()}
+        self.draw_sheets(r, fakes)
+        return {"quality": quality}
+
+    @property
+    def panel(self) -> Any:
+        if not hasattr(self, "_panel"):
+            from arena.metrics.quality import quality_panel
+
+            self._panel = quality_panel(self.device)
+        return self._panel
+
+    def draw_sheets(self, r: int, fakes: list[Store]) -> None:
+        """A fixed panel (source, fake, a real of the fake's kind), and the fakes easiest and hardest to detect."""
+        folder, size = f"rounds/{r:02d}", self.config.data.size
+        rows = []
+        for way, store in zip(self.ways, fakes, strict=True):
+            rows += [self.data.stores["judge", way.source][:PANEL], store[:PANEL]]
+            rows += [self.data.stores["judge", way.target][:PANEL]]
+        marks = self.marks | {"Round": str(r), "Description": "rows: source, fake, real"}
+        self.ledger.write_bytes(f"{folder}/sheet.png", png(sheet(rows), marks))
+
+        with np.load(self.ledger.path(f"{folder}/scores.npz")) as scores:
+            order = np.argsort(scores["after_fake"], kind="stable")
+            found = scores["after_fake"]
+        images = torch.cat([store[:] for store in fakes])
+        names = [name for store in fakes for name in store.names]
+        k = min(PANEL, len(order) // 2)
+        easiest, hardest = order[::-1][:k], order[:k]
+        marks = self.marks | {"Round": str(r), "Description": "rows: fakes easiest to detect, hardest to detect"}
+        picture = sheet([images[torch.from_numpy(rows.copy())] for rows in (easiest, hardest)])
+        self.ledger.write_bytes(f"{folder}/extremes.png", png(picture, marks))
+        self.ledger.write(f"{folder}/extremes.json", {
+            kind: [{"name": names[i], "logit": float(found[i])} for i in rows]
+            for kind, rows in (("easiest", easiest), ("hardest", hardest))
+        })  # fmt: skip
+        assert size == fakes[0].images.shape[-1]

@@ -1,0 +1,108 @@
+"""A run: settings, data, rounds, summary, report. Running and resuming are one function."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from arena.config import RunConfig, differences
+from arena.errors import InputError
+from arena.ledger import Ledger
+
+SCHEMA = 1
+
+
+def new_run_name(config: RunConfig) -> str:
+    """generator-detector-data-seed-time, as in cyclegan-cnnspot-faces-s0-20260131-174500."""
+    data = Path(config.data.source).name or "data"
+    time = datetime.now().strftime("%Y%m%d-%H%M%S")
+    return f"{config.generator.short}-{config.detector.short}-{data}-s{config.seed}-{time}"
+
+
+def stored_config(root: Path) -> RunConfig | None:
+    """The settings of the run in a folder, or None where the folder is new. Raises InputError on a folder of others."""
+    from arena.config import validate
+    from arena.files import read_json
+
+    if (root / "run.json").exists():
+        stored = read_json(root / "run.json")
+        if not isinstance(stored, dict) or "settings" not in stored:
+            raise InputError(f"{root / 'run.json'} is damaged: it has no settings. Start again with a new --out.")
+        return validate(RunConfig, stored["settings"], str(root / "run.json"))
+    if root.exists() and not root.is_dir():
+        raise InputError(f"--out {root} is a file. Choose a folder that is new, or an earlier run.")
+    if root.is_dir() and any(entry.name not in (".lock", ".DS_Store") for entry in root.iterdir()):
+        raise InputError(f"--out {root} holds files and is no run (it has no run.json). Choose a new folder.")
+    return None
+
+
+def check_same(root: Path, stored: RunConfig, asked: RunConfig) -> None:
+    """Raise InputError where somebody asks an existing run for other settings."""
+    found = differences(stored.model_dump(), asked.model_dump())
+    if found:
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise InputError(
+            f"{root} is a run of another configuration: {found[0]}{more}. A run keeps its settings: continue it with "
+            f"`arena run --out {root}` alone, or choose a new --out."
+        )
+
+
+def run(config: RunConfig, root: Path, watch: Any, command: str = "") -> dict[str, Any]:
+    """Play (or continue, or find finished) the run in `root`; return its summary and leave its report."""
+    from arena import build
+    from arena.data import open_data, open_source, store
+    from arena.provenance import provenance
+    from arena.round import Arena
+
+    source = None
+    if not (root / "data" / "data.json").exists():
+        source = open_source(config.data, build.find(config.generator.of).needs, watch.data)
+    with Ledger(root) as ledger:
+        if ledger.has("summary.json") and ledger.read("summary.json")["status"] == "finished":
+            return finish(ledger, ledger.read("summary.json"))
+        fabric = build.fabric(config.device, config.precision)
+        if not ledger.has("run.json"):
+            started = datetime.now(UTC).isoformat(timespec="seconds")
+            facts = provenance(config) | {"command": command, "started": started, "ended": None, "weights": {}}
+            ledger.write("run.json", {"schema": SCHEMA, "settings": config.model_dump(), "provenance": facts})
+        if source is not None:
+            store(source, ledger)
+        data = open_data(ledger)
+        facts = ledger.read("run.json")["provenance"]
+
+        arena = Arena(config, data, ledger, fabric, watch)
+        for name, player in ((config.generator.short, arena.generator), (config.detector.short, arena.detector)):
+            facts["weights"][name] = getattr(player, "provenance", "from scratch")
+        summary = {
+            "schema": SCHEMA, "run": ledger.root.resolve().name, "status": "running", "settings": config.model_dump(),
+            "provenance": facts, "data": data.summary, "notes": notes(config, facts, arena), "rounds": [],
+        }  # fmt: skip
+        for note in summary["notes"]:
+            watch.note(note)
+        for r in range(config.rounds):
+            summary["rounds"].append(arena.play(r))
+            ledger.write("summary.json", summary)
+            watch.round(summary)
+        summary["status"] = "finished"
+        facts["ended"] = datetime.now(UTC).isoformat(timespec="seconds")
+        ledger.write("summary.json", summary)
+        ledger.trim_saves()
+        return finish(ledger, summary)
+
+
+def finish(ledger: Ledger, summary: dict[str, Any]) -> dict[str, Any]:
+    from arena.report import write_report
+
+    write_report(ledger.root)
+    return summary
+
+
+def notes(config: RunConfig, facts: dict[str, Any], arena: Any) -> list[str]:
+    """What a reader must know to trust the figures: said once, written to the ledger."""
+    found = []
+    if config.preset == "quick":
+        found.append("preset quick: small nets and few steps, to show the whole path; --preset paper has the published sizes")
+    found += [f"{name}: {text}" for name, text in facts["weights"].items() if name != config.generator.short]
+    if arena.panel.note:
+        found.append(arena.panel.note)
+    return found
+

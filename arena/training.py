@@ -1,0 +1,171 @@
+"""The clock: it turns a player's `fit` step by step, seeds it, logs it, saves it and stops it."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from arena.errors import DivergedError
+from arena.ledger import Ledger, parts
+from arena.seeds import reseed, rng
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a fit went: its steps, and seconds in all, inside the player's own step, and waiting for data."""
+
+    steps: int
+    seconds: float
+    own_seconds: float = 0.0
+    feed_seconds: float = 0.0
+
+
+class Feed:
+    """Batches `start`, ..., `stop` - 1 of a dataset whose item number i is the whole batch of step i.
+
+    Images travel as uint8 and become float in [-1, 1] on the device; labels stay as they are.
+    """
+
+    def __init__(self, dataset: Dataset, start: int, stop: int, device: torch.device, workers: int = 0):
+        cuda = device.type == "cuda"
+        self.device, self.seconds = device, 0.0
+        self.loader = DataLoader(
+            dataset, batch_size=None, sampler=range(start, stop), num_workers=workers, pin_memory=cuda,
+            generator=rng("feed"),  # else it would draw from the global state
+        )  # fmt: skip
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        batches = iter(self.loader)
+        while True:
+            began = time.perf_counter()
+            batch = next(batches, None)
+            if batch is None:
+                return
+            batch = tuple(to_float(item.to(self.device, non_blocking=True)) for item in batch)
+            self.seconds += time.perf_counter() - began
+            yield batch
+
+
+def to_float(x: Tensor) -> Tensor:
+    """uint8 0..255 -> float -1..1; anything else passes."""
+    return x.float().div_(127.5).sub_(1) if x.dtype == torch.uint8 else x
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """Float -1..1 -> uint8 0..255, rounded to the nearest."""
+    return x.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+
+
+def place(player: Any, device: torch.device) -> None:
+    """Move a player's nets to the device; its optimizers' state follows when it is loaded."""
+    for part in parts(player).values():
+        if isinstance(part, nn.Module):
+            part.to(device)
+
+
+def train(
+    fabric: Any,
+    player: Any,
+    dataset: Dataset,
+    *,
+    name: str,
+    round: int,
+    steps: int,
+    seed: int,
+    ledger: Ledger,
+    save_seconds: float = 60.0,
+    check_every: int = 10,
+    workers: int = 0,
+    progress: Callable[[int, dict[str, float]], None] = lambda step, losses: None,
+    **fit_keywords: Any,
+) -> Fit:
+    """Run one round's fit of a player to its end, from where the ledger left it, and save it there.
+
+    Raises DivergedError when a loss is not finite: the player and the ledger then stand at the last good save.
+    """
+    at = ledger.load(player, name)
+    start = at["step"] if at["round"] == round else 0
+    seconds_before = at["seconds"] if at["round"] == round else 0.0
+    ledger.cut_losses(name, round, at["losses_bytes"] if at["round"] == round else 0)
+    if at["round"] == round and at.get("step", 0) >= steps:
+        return Fit(steps, seconds_before)
+
+    if not ledger.saves(name):
+        ledger.save(player, name, round=round, step=0, seconds=0.0)
+        at = ledger.saves(name)[0]
+    feed = Feed(dataset, start, steps, fabric.device, workers)
+    fit = player.fit(fabric, feed, **fit_keywords)
+    began = saved = time.perf_counter()
+    own, step = 0.0, start
+    pending: list[tuple[int, dict[str, Tensor]]] = []
+
+    def keep() -> None:
+        """Bring the losses of the last steps to the CPU (the one place that waits for the device) and check them."""
+        rows = _to_floats(pending)
+        pending.clear()
+        bad = next((row for row in rows if not all(map(math.isfinite, row[1].values()))), None)
+        if bad is not None:
+            roll_back(*bad)
+        ledger.append_losses(name, round, rows)
+        if rows:
+            progress(*rows[-1])
+
+    def roll_back(step: int, losses: dict[str, float]) -> NoReturn:
+        fit.close()
+        ledger.load(player, name)
+        ledger.cut_losses(name, round, at["losses_bytes"] if at["round"] == round else 0)
+        raise _diverged(name, round, step, losses, dataset, at)
+
+    def save() -> None:
+        nonlocal at, saved
+        if not _finite(player):  # a finite loss can still have an infinite gradient
+            roll_back(step - 1, {"weights": math.nan})
+        ledger.save(player, name, round=round, step=step, seconds=seconds_before + time.perf_counter() - began)
+        at, saved = ledger.saves(name)[0], time.perf_counter()
+
+    while step < steps:
+        reseed(seed, round, name, step, fabric.global_rank)
+        entered = time.perf_counter()
+        losses = next(fit, None)
+        own += time.perf_counter() - entered
+        if losses is None:  # the method's own stopping rule
+            break
+        pending.append((step, losses))
+        step += 1
+        if len(pending) >= check_every or step == steps or time.perf_counter() - saved >= save_seconds:
+            keep()
+        if time.perf_counter() - saved >= save_seconds and step < steps:
+            save()
+    keep()
+    fit.close()
+    step = steps
+    save()
+    return Fit(steps, seconds_before + time.perf_counter() - began, own - feed.seconds, feed.seconds)
+
+
+def _to_floats(pending: list[tuple[int, dict[str, Tensor]]]) -> list[tuple[int, dict[str, float]]]:
+    if not pending:
+        return []
+    names = list(pending[0][1])
+    table = torch.stack([torch.stack([losses[name].float() for name in names]) for _, losses in pending]).tolist()
+    return [(step, dict(zip(names, row, strict=True))) for (step, _), row in zip(pending, table, strict=True)]
+
+
+def _finite(player: Any) -> bool:
+    tensors = [p for part in parts(player).values() if isinstance(part, nn.Module) for p in part.parameters()]
+    return bool(torch.stack([tensor.detach().isfinite().all() for tensor in tensors]).all()) if tensors else True
+
+
+def _diverged(name: str, round: int, step: int, losses: dict[str, float], dataset: Any, at: dict) -> DivergedError:
+    what, value = next((k, v) for k, v in losses.items() if not math.isfinite(v))
+    files = ", ".join(dataset.names(step)) if hasattr(dataset, "names") else "unknown"
+    return DivergedError(
+        f"{what} of the {name} became {value} at step {step} of round {round}, whose batch was: {files}. The run stands "
+        f"at step {at['step']} of round {at['round']}, the last good one. Look at these images, or start again with a "
+        f"lower rate (--set {name}.lr=...) and a new --out."
+    )
