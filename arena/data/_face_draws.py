@@ -18,9 +18,9 @@ POOL, IDENTITY, IMAGE, MOTION, SENSOR = range(5)
 WHO = {
     "build": (0.0, 1.0),  # soft 0 to rugged 1: leads brows, jaw, beard and the choice of hair
     "age": (0.0, 1.0),
-    "width": (0.66, 0.745), "deep": (0.76, 0.84), "skull": (0.0, 0.25), "jaw": (-0.10, 0.34), "chin": (-0.30, 0.05),
+    "width": (0.68, 0.765), "deep": (0.76, 0.84), "skull": (0.25, 0.6), "jaw": (-0.10, 0.34), "chin": (-0.30, 0.05),
     "cheek_y": (-0.06, 0.06), "chin_y": (0.93, 1.03), "cheek": (0.02, 0.085),
-    "nose_length": (0.40, 0.49), "nose_wide": (0.125, 0.185), "nose_high": (0.20, 0.29), "nose_bridge": (0.2, 0.6),
+    "nose_length": (0.40, 0.49), "nose_wide": (0.125, 0.185), "nose_high": (0.17, 0.25), "nose_bridge": (0.2, 0.6),
     "eye_x": (0.285, 0.325), "eye_y": (-0.02, 0.03), "eye_w": (0.135, 0.162), "eye_open": (0.050, 0.074),
     "eye_tilt": (-0.008, 0.022), "socket": (0.07, 0.13), "iris_size": (0.058, 0.066),
     "brow_up": (0.150, 0.185), "brow_tilt": (-0.008, 0.016), "brow_arch": (0.012, 0.045), "brow_thick": (0.020, 0.036),
@@ -36,7 +36,7 @@ WHO = {
 # How, where and in which light: one image.
 SHOT = {
     "yaw": (-32.0, 32.0), "pitch": (-13.0, 15.0), "roll": (-11.0, 11.0),
-    "scale": (0.285, 0.325), "cx": (-0.03, 0.03), "cy": (-0.015, 0.03),
+    "scale": (0.31, 0.35), "cx": (-0.03, 0.03), "cy": (-0.015, 0.03),
     "smile": (-0.25, 1.0), "mouth_open": (-1.2, 1.0), "brow_raise": (-0.6, 1.0), "blink": (-5.0, 0.9),
     "gaze_x": (-1.0, 1.0), "gaze_y": (-0.7, 0.7),
     "light_x": (-0.85, 0.85), "light_y": (-0.75, 0.05), "key": (0.70, 1.05), "fill": (0.26, 0.46), "warm": (0.0, 1.0),
@@ -70,13 +70,14 @@ HAIR_STYLES = (
     (0.0, 0.0, 0.30, -1.60, 1.50, 0.0, 0.0, 0.0, 0.0),  # bald
 )
 # Display colours, 0 to 1
-SKINS = ((0.98, 0.86, 0.78), (0.95, 0.78, 0.67), (0.89, 0.69, 0.55), (0.77, 0.56, 0.42), (0.58, 0.39, 0.28), (0.40, 0.26, 0.19))  # fmt: skip
+SKINS = ((0.95, 0.82, 0.74), (0.93, 0.76, 0.65), (0.89, 0.69, 0.55), (0.77, 0.56, 0.42), (0.58, 0.39, 0.28), (0.40, 0.26, 0.19))  # fmt: skip
 HAIRS = ((0.09, 0.075, 0.07), (0.19, 0.13, 0.10), (0.34, 0.22, 0.145), (0.60, 0.27, 0.12), (0.66, 0.49, 0.28), (0.86, 0.71, 0.45), (0.66, 0.65, 0.64))  # fmt: skip
 IRISES = ((0.25, 0.15, 0.09), (0.38, 0.24, 0.13), (0.42, 0.36, 0.18), (0.33, 0.45, 0.33), (0.36, 0.52, 0.66), (0.48, 0.55, 0.60))  # fmt: skip
 STYLES = {"any": (0.0, 1.0), "dark": (0.0, 0.42), "fair": (0.50, 0.86)}  # the stretch of HAIRS that each may use
 
 
 def _signed(x: int) -> int:
+    x &= (1 << 64) - 1
     return x - (1 << 64) if x >= 1 << 63 else x
 
 
@@ -89,8 +90,8 @@ def mix(x: Tensor) -> Tensor:
 
 def address(seed: int, stream: int, number: Tensor) -> Tensor:
     """A 64-bit hash of (seed, stream, number); number is any int64 tensor."""
-    start = mix(torch.tensor(_signed(seed & (1 << 64) - 1)))
-    return mix(mix(start + stream * _signed(0x9E3779B97F4A7C15)) + mix(number + 1))
+    start = mix(torch.tensor(_signed(seed)))
+    return mix(mix(start + _signed(stream * 0x9E3779B97F4A7C15)) + mix(number + 1))
 
 
 def uniform(key: Tensor, columns: int) -> Tensor:
@@ -140,10 +141,11 @@ def settle(who: dict[str, Tensor], shot: dict[str, Tensor], style: str) -> Simpl
     p.jaw, p.chin = p.jaw + 0.16 * (rugged - 0.5), p.chin + 0.14 * (rugged - 0.5)
     p.gap = 0.13 * p.mouth_open
     p.chin_y = p.chin_y + 0.03 * rugged + 0.5 * p.gap
+    p.crown = torch.ones_like(p.width)
     p.brow_ridge = 0.01 + 0.05 * rugged
     p.nose_top = p.eye_y - 0.06
     p.nose_base = p.eye_y + p.nose_length
-    p.nose_tip = p.nose_base - 0.075
+    p.nose_tip = p.nose_base - 0.10
     p.wing_y = p.nose_base - 0.055
     p.nose_wide = p.nose_wide * (1 + 0.10 * smile)
     p.eye_high = p.eye_open * (1 + 0.22 * p.brow_raise - 0.22 * smile)
@@ -153,7 +155,7 @@ def settle(who: dict[str, Tensor], shot: dict[str, Tensor], style: str) -> Simpl
     p.brow_thick = p.brow_thick * (0.75 + 0.55 * rugged)
     p.mouth_y = p.nose_base + p.mouth_down + 0.01
     p.mouth_w = p.mouth_w * (1 + 0.24 * smile - 0.14 * p.mouth_open * (1 - smile))
-    p.mouth_lift = 0.085 * smile - 0.012
+    p.mouth_lift = 0.085 * smile + 0.004
     p.lip_high = p.lip_high * (1 - 0.30 * smile)
     p.lip_low = p.lip_low * (1 - 0.22 * smile)
     p.lip_out = 0.045

@@ -63,27 +63,30 @@ def unroll(p: SimpleNamespace, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 def outline(p: SimpleNamespace, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(1 - t^2, w^2 / (1 - t^2), d^2 / (1 - t^2)) at height y; t runs from -1 at the crown over 0 to 1 at the chin."""
     above = y < p.cheek_y
-    rise, fall = (y - p.cheek_y) / (1 + p.cheek_y), (y - p.cheek_y) / (p.chin_y - p.cheek_y)
+    rise, fall = (y - p.cheek_y) / (p.crown + p.cheek_y), (y - p.cheek_y) / (p.chin_y - p.cheek_y)
     t2 = torch.where(above, rise, fall)
-    t2 = t2 * t2
+    t2 = (t2 * t2).clamp_(max=1.25)
     jaw = p.jaw * t2 + p.chin * (t2 * t2)
     wide = torch.where(above, p.skull * t2, jaw).add_(1).mul_(p.width * p.width)
     deep = torch.where(above, 0.10 * t2, 0.75 * t2).add_(1).mul_(p.deep * p.deep)
     return 1 - t2, wide, deep
 
 
+def nose(p: SimpleNamespace, x: Tensor, y: Tensor) -> Tensor:
+    """The nose's ridge: rising from between the eyes to the tip, then a quick return under it."""
+    v = ((y - p.nose_top) / (p.nose_tip - p.nose_top)).clamp_(min=0)
+    under = ((p.nose_base - y) / (p.nose_base - p.nose_tip)).clamp_(0, 1)
+    under = under * (2 - under)
+    ridge = torch.minimum(v * (p.nose_bridge + (1 - p.nose_bridge) * v), under).mul_(p.nose_high)
+    across = x / (p.nose_wide * (0.50 + 0.38 * torch.minimum(v * v, under)))
+    across = across.mul_(across).neg_().add_(1).clamp_(min=0)
+    return ridge * across * (0.35 + 0.65 * across)
+
+
 def relief(p: SimpleNamespace, x: Tensor, y: Tensor) -> Tensor:
     """How far the face stands out in front of the smooth head at (x, y)."""
     ax = x.abs()
-    # the nose: a ridge from between the eyes to the tip, then a quick return under it; wings beside the tip
-    v = ((y - p.nose_top) / (p.nose_tip - p.nose_top)).clamp_(min=0)
-    rise = v * (p.nose_bridge + (1 - p.nose_bridge) * v)
-    under = ((p.nose_base - y) / (p.nose_base - p.nose_tip)).clamp_(0, 1)
-    under = under * (2 - under)
-    ridge = torch.minimum(rise, under).mul_(p.nose_high)
-    across = ax / (p.nose_wide * (0.50 + 0.38 * torch.minimum(v * v, under)))
-    across = across.mul_(across).neg_().add_(1).clamp_(min=0)
-    b = ridge * across * (0.35 + 0.65 * across)
+    b = nose(p, x, y)
     b += 0.095 * bump(ax - 0.66 * p.nose_wide, 0.48 * p.nose_wide, y - p.wing_y, 0.085)
     # eyes in their sockets under the brow ridge
     b -= p.socket * bump(ax - p.eye_x + 0.02, 0.27, y - p.eye_y + 0.01, 0.20)

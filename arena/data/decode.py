@@ -18,10 +18,10 @@ from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugi
 MAX_PIXELS = 40_000_000
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp"})
 RESIZES = {
-    "antialias-bicubic": Image.Resampling.BICUBIC,
-    "antialias-lanczos": Image.Resampling.LANCZOS,
-    "antialias-bilinear": Image.Resampling.BILINEAR,
-    "antialias-box": Image.Resampling.BOX,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "bilinear": Image.Resampling.BILINEAR,
+    "box": Image.Resampling.BOX,
 }
 FITS = ("crop", "stretch")
 
@@ -133,7 +133,7 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     return (height, width) if _orientation(image) >= 5 else (width, height)
 
 
-def fitted(image: Image.Image, size: int, resize: str = "antialias-bicubic", fit: str = "crop") -> np.ndarray:
+def fitted(image: Image.Image, size: int, resize: str = "bicubic", fit: str = "crop") -> np.ndarray:
     """A picture as uint8 (size, size, 3): the shorter side resized to `size` and the middle kept, or stretched.
 
     The filter's support grows with the reduction (Pillow's resize), as it must against aliasing. The middle is cut out
@@ -156,7 +156,7 @@ def in_threads(
 
     Closing the iterator, or an error in it, cancels what has not begun.
     """
-    workers = workers or min(16, (os.cpu_count() or 1) + 1)
+    workers = workers or min(16, max(2, _cores()))  # more threads than cores only wait for Python's lock
     pool = ThreadPoolExecutor(workers, thread_name_prefix="pictures")
     waiting: deque[Future[R]] = deque()
     try:
@@ -168,6 +168,10 @@ def in_threads(
             yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _kind(data: bytes, known: dict[str, tuple[int, bytes]]) -> str | None:

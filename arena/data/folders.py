@@ -14,6 +14,7 @@ Hidden files, `__MACOSX` and links to folders are passed over; a link to a file 
 
 import difflib
 import hashlib
+import math
 import os
 import re
 from collections import Counter
@@ -127,7 +128,7 @@ def scan(
     """
     if not (0 <= val < 1 and 0 <= judge < 1 and val + judge < 1):
         raise InputError(f"val and judge are shares that leave something to train on, not {val} and {judge}.")
-    if max_bad < 0 or (isinstance(max_bad, float) and max_bad >= 1 and max_bad != int(max_bad)):
+    if not (0 <= max_bad < math.inf) or (max_bad > 1 and max_bad != int(max_bad)):
         raise InputError(f"--max-bad is a count such as 10, or a share such as 0.01, not {max_bad}.")
     root = _existing_folder(Path(root))
     files, ignored, links = _walk(root)
@@ -141,7 +142,7 @@ def scan(
     results = decode.in_threads(partial(_examine, root, max_pixels), places, workers, ahead=1024)
     for done, (place, result) in enumerate(zip(places, results, strict=True), 1):
         if isinstance(result, str):
-            bad.append((place.name, result))
+            bad.append((_printable(place.name), result))
         else:
             seen.append((place, result))
         if progress is not None:
@@ -169,17 +170,19 @@ def load(
     items: Sequence[Item],
     size: int,
     *,
-    resize: str = "antialias-bicubic",
+    resize: str = "bicubic",
     fit: str = "crop",
     workers: int | None = None,
 ) -> Iterator[Tensor]:
     """Decode items in their order: uint8 (n, 3, size, size), up to 256 at a time, while the next are being read.
 
-    resize: `antialias-` bicubic, lanczos, bilinear or box (Pillow's); fit: `crop` (shorter side to size, the middle
-    kept) or `stretch`. Raises InputError for a file that is gone or no longer what it was when it was scanned.
+    resize: `bicubic`, `lanczos`, `bilinear` or `box`, Pillow's antialiased filters (`antialias-bicubic` is the same);
+    fit: `crop` (shorter side to size, the middle kept) or `stretch`.
+    Raises InputError for a file that is gone or no longer what it was when it was scanned.
     """
     if size < 1:
         raise InputError(f"size is a number of pixels from 1 on, not {size}.")
+    resize = resize.removeprefix("antialias-")
     for word, value, known in (("resize", resize, tuple(decode.RESIZES)), ("fit", fit, decode.FITS)):
         if value not in known:
             raise InputError(f"unknown {word} {value!r}: use one of {', '.join(known)}.")
@@ -214,7 +217,7 @@ def manifest_rows(folder: Folder) -> list[dict[str, str | int]]:
 def folder_hash(items: Sequence[Item]) -> str:
     """One hash of all (content, split, domain), whatever their order and names: equal hash, equal data for a run."""
     lines = sorted(f"{item.sha256} {item.split} {item.domain}\n" for item in items)
-    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _existing_folder(root: Path) -> Path:
@@ -322,6 +325,8 @@ def _given(split: str) -> str | None:
 
 def _examine(root: Path, max_pixels: int, place: _Place) -> _Seen | str:
     """Everything about one file that takes its bytes; the reason where it is unusable."""
+    if _printable(place.name) != place.name:
+        return "its name is not valid UTF-8"
     try:
         data = decode.read_bytes(root / place.name, max_pixels)
         image = decode.header(data, max_pixels)
@@ -330,6 +335,10 @@ def _examine(root: Path, max_pixels: int, place: _Place) -> _Seen | str:
     except decode.BadImage as error:
         return str(error)
     return _Seen(hashlib.sha256(data).hexdigest(), width, height, form, len(data), small.tobytes())
+
+
+def _printable(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _check_bad(root: Path, bad: Sequence[tuple[str, str]], total: int, max_bad: int | float) -> None:

@@ -36,7 +36,7 @@ def natural(name: str) -> tuple:
 def draw(seed: int, group: str) -> str:
     """A hash of (seed, group), the same on every machine and however Unicode composed the name."""
     text = unicodedata.normalize("NFC", f"{seed}/{group}")
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def find_groups(
@@ -153,8 +153,8 @@ def assign(
             else:
                 raise InputError(
                     f"domain {domain} has {totals[domain]} usable image(s), too few for {' + '.join(wanted)}: each"
-                    f" split of each domain needs at least one image that is no copy of another's; so {len(wanted)} different"
-                    f" images are the least, and some hundreds make sense. Add images, or check the path."
+                    f" split of each domain needs at least one image that is no copy of another's; so {len(wanted)}"
+                    f" different images are the least, and some hundreds make sense. Add images, or check the path."
                 )
 
     for (domain, split), n in sorted(have.items()):

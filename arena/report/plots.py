@@ -1,0 +1,217 @@
+"""The report's plots: matplotlib's SVG, made fit to stand inside the page.
+
+A plot holds numbers and lines only; titles and legends are the page's own text, so that nothing a user wrote passes
+through matplotlib and colours follow the page (light, dark, print). To that end plots are drawn in stand-in colours,
+which become CSS variables, and in a width that a phone shows at its natural size.
+"""
+
+import io
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from arena.report.ledger_view import Estimate
+
+if TYPE_CHECKING:
+    import numpy as np
+
+WIDTH = 3.6  # inches of 100 units: about the width of a phone
+INKS = (
+    "ink", "muted", "rule", "real", "fake", "before", "after", "baseline", "way0", "way1",
+    "phase0", "phase1", "phase2", "phase3", "phase4", "phase5",
+)  # fmt: skip
+STAND_IN = {ink: f"#0a0b{place:02x}" for place, ink in enumerate(INKS)}
+Series = tuple[str, str, list[tuple[int, Estimate]]]  # colour, line style, (round, figure) ...
+
+
+def rounds_plot(
+    series: Sequence[Series], *, floors: Sequence[Series] = (), chance: float | None = None,
+    limits: tuple[float | None, float | None] = (None, None), shares: bool = False,
+) -> str:
+    """Figures over rounds with their intervals as bars; floors as dotted steps; a line at chance."""  # fmt: skip
+    figure, axes = _figure(2.2)
+    numbers = sorted({number for _, _, points in series for number, _ in points})
+    if chance is not None:
+        axes.axhline(chance, color=STAND_IN["muted"], linewidth=0.9, linestyle=(0, (1, 2)))
+    wide = max(0.06, 0.012 * (numbers[-1] - numbers[0]))
+    for place, (ink, style, points) in enumerate(series):
+        dodge = wide * (place - (len(series) - 1) / 2)  # so that bars do not hide each other
+        x, y = [number + dodge for number, _ in points], [found.value for _, found in points]
+        axes.plot(x, y, style, color=STAND_IN[ink], linewidth=1.6, markersize=4.2, markeredgewidth=0)
+        for at, (_, found) in zip(x, points, strict=True):
+            if found.low is not None and found.high is not None:
+                axes.plot([at, at], [found.low, found.high], color=STAND_IN[ink], linewidth=1.1, alpha=0.6)
+    for ink, style, points in floors:
+        x = [number + side for number, _ in points for side in (-0.5, 0.5)]
+        axes.plot(x, [found.value for _, found in points for _ in "lr"], style, color=STAND_IN[ink], linewidth=1.0)
+    axes.set_xlim(numbers[0] - 0.5, numbers[-1] + 0.5)
+    _quantity_axis(axes, series, floors, limits)
+    _round_axis(axes, numbers)
+    if shares:
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    return _svg(figure)
+
+
+def _quantity_axis(axes: Any, series: Sequence[Series], floors: Sequence[Series], limits: tuple) -> None:
+    """Linear from zero, or logarithmic where the figures span more than a factor of thirty."""
+    if limits != (None, None):
+        axes.set_ylim(*limits)
+        return
+    values = [end for _, _, points in series for _, found in points for end in (found.low, found.value, found.high)]
+    values += [found.value for _, _, points in floors for _, found in points]
+    present = [value for value in values if value is not None]
+    if min(present) > 0 and max(present) > 30 * min(present):
+        axes.set_yscale("log")
+        axes.minorticks_off()
+        return
+    low, high = min(0.0, *present), max(0.0, *present)
+    spare = 0.06 * (high - low) or 1.0
+    axes.set_ylim(low - spare if low < 0 else 0, high + spare)
+
+
+def histogram(real: "np.ndarray", fake: "np.ndarray", threshold: float | None, span: tuple[float, float]) -> str:
+    """Logits of reals and fakes as shares of images per bin, with the threshold; what lies outside goes to the end bins."""
+    import numpy as np
+
+    figure, axes = _figure(1.75)
+    edges = np.linspace(*span, 37)
+    for ink, scores in (("real", real), ("fake", fake)):
+        if scores.size:
+            counts, _ = np.histogram(np.clip(scores, *span), edges)
+            share = counts / scores.size
+            axes.stairs(share, edges, fill=True, color=STAND_IN[ink], alpha=0.32, linewidth=0)
+            axes.stairs(share, edges, color=STAND_IN[ink], linewidth=1.2)
+    if threshold is not None and span[0] <= threshold <= span[1]:
+        axes.axvline(threshold, color=STAND_IN["ink"], linewidth=1.0, linestyle=(0, (4, 2)))
+    axes.set_xlim(*span)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("logit")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    axes.yaxis.get_major_locator().set_params(nbins=4)
+    return _svg(figure)
+
+
+def score_span(scores: Sequence["np.ndarray"], threshold: float | None) -> tuple[float, float]:
+    """The range of logits that shows all but the outermost half percent, and the threshold."""
+    import numpy as np
+
+    low, high = np.percentile(np.concatenate(list(scores)), [0.5, 99.5])
+    if threshold is not None:
+        low, high = min(low, threshold), max(high, threshold)
+    spare = 0.04 * (high - low) or 1.0
+    return float(low - spare), float(high + spare)
+
+
+def loss_plot(curves: Sequence["np.ndarray"], ink: str, points: int = 600) -> str:
+    """One loss over the steps of all rounds on end: the raw curve faint, its running mean clear, rounds divided."""
+    import numpy as np
+
+    figure, axes = _figure(1.5)
+    start = 0
+    for curve in curves:
+        steps = start + 1 + np.arange(len(curve))
+        smooth = _running_mean(curve, max(1, len(curve) // 20))
+        thin = max(1, -(-len(curve) * len(curves) // points))
+        axes.plot(steps[::thin], curve[::thin], color=STAND_IN[ink], linewidth=0.6, alpha=0.28)
+        axes.plot(steps[::thin], smooth[::thin], color=STAND_IN[ink], linewidth=1.3)
+        start += len(curve)
+        if curve is not curves[-1]:
+            axes.axvline(start + 0.5, color=STAND_IN["rule"], linewidth=0.9)
+    seen = np.concatenate(list(curves))
+    seen = seen[np.isfinite(seen)]
+    if seen.size:
+        low, high = min(0.0, float(seen.min())), float(np.percentile(seen, 99.5))
+        axes.set_ylim(low, (high + 0.06 * (high - low)) if high > low else low + 1)
+    axes.set_xlim(0.5, start + 0.5)
+    axes.set_xlabel("step")
+    axes.xaxis.get_major_locator().set_params(nbins=5, integer=True)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.yaxis.get_major_locator().set_params(nbins=4)
+    return _svg(figure)
+
+
+def _running_mean(curve: "np.ndarray", width: int) -> "np.ndarray":
+    """The mean of the finite values among the `width` steps around each step."""
+    import numpy as np
+
+    window, finite = np.ones(2 * (width // 2) + 1), np.isfinite(curve)
+    half = width // 2
+    total = np.convolve(np.where(finite, curve, 0.0), window)[half : half + len(curve)]
+    count = np.convolve(finite, window)[half : half + len(curve)]
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def time_plot(numbers: Sequence[int], phases: Sequence[tuple[str, Sequence[float]]]) -> str:
+    """Seconds per round, one bar a round, stacked by phase: (colour, seconds of each round) ..."""
+    figure, axes = _figure(max(1.1, 0.55 + 0.24 * len(numbers)), left=34)
+    left = [0.0] * len(numbers)
+    for ink, seconds in phases:
+        axes.barh(range(len(numbers)), seconds, left=left, height=0.62, color=STAND_IN[ink], linewidth=0)
+        left = [a + b for a, b in zip(left, seconds, strict=True)]
+    axes.set_yticks(range(len(numbers)), [str(number) for number in numbers])
+    axes.set_ylim(len(numbers) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+    axes.grid(visible=True, axis="x")
+    axes.set_xlabel("seconds")
+    axes.set_ylabel("round")
+    axes.xaxis.get_major_locator().set_params(nbins=5)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+    return _svg(figure)
+
+
+def _round_axis(axes: Any, numbers: Sequence[int]) -> None:
+    step = max(1, -(-len(numbers) // 12))
+    axes.set_xticks(numbers[::step], [str(number) for number in numbers[::step]])
+    axes.set_xlabel("round")
+
+
+def _figure(height: float, left: float = 44) -> tuple[Any, Any]:
+    """A figure and its axes in the house style; `left` is the margin in points for the axis labels."""
+    from matplotlib.figure import Figure  # not pyplot: no window system, no state shared with the caller
+
+    width = 72 * WIDTH
+    figure = Figure(figsize=(WIDTH, height), dpi=72)
+    axes = figure.add_axes((left / width, 30 / (72 * height), 1 - (left + 6) / width, 1 - 36 / (72 * height)))
+    figure.patch.set_alpha(0)
+    axes.patch.set_alpha(0)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(STAND_IN["rule"])
+    axes.grid(visible=True, axis="y", color=STAND_IN["rule"], linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, labelsize=8.5, labelcolor=STAND_IN["muted"], pad=4)
+    axes.xaxis.label.set(color=STAND_IN["muted"], size=8.5)
+    axes.yaxis.label.set(color=STAND_IN["muted"], size=8.5)
+    return figure, axes
+
+
+def _svg(figure: Any) -> str:
+    """The figure as an <svg> element for a page: no prologue, ids, styles or metadata of its own, same bytes each time."""
+    from matplotlib import rc_context
+
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "arena", "path.simplify": True}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", svg, flags=re.S)
+    svg = re.sub(r'\s(?:xmlns(?::\w+)?|version|width|height)="[^"]*"', "", svg.split(">", 1)[0]) + ">" + svg.split(">", 1)[1]
+    svg = re.sub(r"(\d\.\d\d)\d+", r"\1", svg)
+    svg = svg.replace("xlink:href", "href")
+    svg = _own_ids(svg)
+    for ink, colour in STAND_IN.items():
+        svg = svg.replace(colour, f"var(--{ink})")
+    return re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", re.sub(r">\s+<", "><", svg))
+
+
+def _own_ids(svg: str) -> str:
+    """Drop ids that nothing refers to; name the others by their definition's own content, so that a page may hold many."""
+    import hashlib
+
+    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))
+    svg = re.sub(r'\sid="([^"]+)"', lambda found: found[0] if found[1] in used else "", svg)
+    salt = hashlib.sha256(svg.encode()).hexdigest()[:8]
+    for place, name in enumerate(sorted(used, key=svg.index)):
+        svg = re.sub(rf"(?<=[#\"]){re.escape(name)}(?=[)\"])", f"s{salt}-{place}", svg)
+    return svg

@@ -1,0 +1,126 @@
+"""What every player in configs/ must keep; a new player is tested by being there."""
+
+import copy
+
+import pytest
+import torch
+
+from arena import build
+from arena.config import names, resolve
+from arena.ledger import Ledger, parts
+from arena.seeds import reseed
+from arena.training import train
+
+SIZE = 32
+
+
+class Batches(torch.utils.data.Dataset):
+    """Item i is the batch of step i: coloured noise, labels 0 and 1 in turn for a detector."""
+
+    def __init__(self, labelled):
+        self.labelled = labelled
+
+    def __getitem__(self, step):
+        rng = torch.Generator().manual_seed(step)
+        images = torch.randint(0, 256, (4, 3, SIZE, SIZE), generator=rng, dtype=torch.uint8)
+        if not self.labelled:
+            return images[:2], images[2:]
+        labels = torch.tensor([0.0, 1.0, 0.0, 1.0])
+        return (images // 2 + (128 * labels).to(torch.uint8)[:, None, None, None]), labels
+
+
+@pytest.fixture(scope="module")
+def fabric():
+    return build.fabric("cpu", "32-true")
+
+
+def made(kind, name):
+    other = {"generator": "spectrum", "detector": "cyclegan"}[kind]
+    who = {"generator": name, "detector": other} if kind == "generator" else {"generator": other, "detector": name}
+    return build.build(getattr(resolve([who], "smoke"), kind), 0)
+
+
+def state(player):
+    return {k: copy.deepcopy(part.state_dict()) for k, part in parts(player).items()}
+
+
+def assert_equal(a, b):
+    torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+PLAYERS = [("generator", name) for name in names("gen")] + [("detector", name) for name in names("detect")]
+
+
+@pytest.mark.parametrize(("kind", "name"), PLAYERS)
+class TestPlayer:
+    def fit(self, player, fabric, kind, steps):
+        losses = []
+        batches = iter(Batches(kind == "detector")[i] for i in range(steps))
+        floats = (tuple(x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x for x in b) for b in batches)
+        fit = player.fit(fabric, floats)
+        for step in range(steps):
+            reseed(0, step)
+            losses.append(next(fit))
+        return losses
+
+    def test_fit_yields_finite_detached_scalars_and_learns(self, kind, name, fabric):
+        player = made(kind, name)
+        before = state(player)
+        for losses in self.fit(player, fabric, kind, 3):
+            assert losses
+            for loss in losses.values():
+                assert loss.shape == ()
+                assert not loss.requires_grad
+                assert loss.isfinite()
+        assert str(before) != str(state(player))
+
+    def test_fit_ends_with_its_batches(self, kind, name, fabric):
+        fit = made(kind, name).fit(fabric, iter(()))
+        assert next(fit, None) is None
+
+    def test_same_seed_same_player(self, kind, name, fabric):
+        a, b = made(kind, name), made(kind, name)
+        assert_equal([dict(x) for x in self.fit(a, fabric, kind, 2)], [dict(x) for x in self.fit(b, fabric, kind, 2)])
+
+    def test_stopped_and_continued_is_uninterrupted(self, kind, name, fabric, tmp_path):
+        """Saved to disk after 2 of 4 steps, loaded into a new player, continued: equal to the bit."""
+        found = []
+        for cuts in ((4,), (2, 4)):
+            with Ledger(tmp_path / str(cuts)) as ledger:
+                for stop in cuts:
+                    player = made(kind, name)
+                    train(
+                        fabric, player, Batches(kind == "detector"), name=kind, round=0, steps=stop, seed=0, ledger=ledger
+                    )
+                found.append((state(player), ledger.path(f"rounds/00/{kind}.csv").read_text()))
+        assert_equal(found[0], found[1])
+
+    def test_speaks_images(self, kind, name, fabric):
+        player = made(kind, name)
+        self.fit(player, fabric, kind, 1)
+        images = torch.rand(3, 3, SIZE, SIZE) * 2 - 1
+        if kind == "generator":
+            rng = torch.Generator().manual_seed(0)
+            with torch.inference_mode():
+                fakes = player.sample(images, rng=rng)
+            assert fakes.shape == images.shape
+            assert fakes.abs().max() <= 1
+        else:
+            leaf = images.clone().requires_grad_()
+            logits = player.score(leaf)
+            assert logits.shape == (3,)
+            assert logits.dtype == torch.float32
+            (grad,) = torch.autograd.grad(logits.sum(), leaf)
+            assert grad.isfinite().all()
+            assert grad.abs().sum() > 0
+            torch.testing.assert_close(player.score(images[:1]), logits[:1].detach(), rtol=1e-4, atol=1e-5)
+
+    def test_penalty_reaches_a_generator(self, kind, name, fabric):
+        if kind != "generator":
+            pytest.skip("detectors have no penalty")
+        a, b = made(kind, name), made(kind, name)
+        batch = [(torch.rand(2, 3, SIZE, SIZE) * 2 - 1, torch.rand(2, 3, SIZE, SIZE) * 2 - 1)]
+        for player, penalty in ((a, lambda x: 0 * x.sum()), (b, lambda x: 100 * x.square().mean())):
+            reseed(0)
+            next(player.fit(fabric, batch, penalty=penalty))
+        assert str(state(a)) != str(state(b))
