@@ -83,7 +83,7 @@ def read_named(folder: str, name: str) -> dict[str, Any]:
         return read_yaml(Path(name))
     if name not in names(folder):
         what = {"gen": "generator", "detect": "detector", "run": "preset"}[folder]
-        raise InputError(f"unknown {what} {name!r}{nearest(name, names(folder))}. `arena list` shows them all.")
+        raise InputError(f"unknown {what} {name!r}{nearest(name, names(folder))} (`arena list` shows them all)")
     return parse_yaml((files("configs") / folder / f"{name}.yaml").read_text(), f"configs/{folder}/{name}.yaml")
 
 
@@ -162,7 +162,7 @@ def player(kind: str, folder: str, given: Mapping[str, Any], players: Mapping[st
     """Resolve {name, KEYWORD...} against its YAML and the preset's `players`."""
     options = dict(given)
     if "name" not in options:
-        raise InputError(f"no {kind} given. Say which: --{kind} {names(folder)[0]} (`arena list` shows them all).")
+        raise InputError(f"no {kind} given: --{kind} NAME, one of {', '.join(names(folder))}")
     name = str(options.pop("name"))
     own = read_named(folder, name)
     own.pop("about", None)

@@ -107,7 +107,7 @@ class Arena:
 
     def train_generator(self, r: int) -> dict[str, Any]:
         config = self.config
-        stores, batch = self.data.split("train"), config.generator_batch
+        stores, batch = self.data.sources_of("train"), config.generator_batch
         dataset = Unlabelled(stores, batch, f"{config.seed}/{r}/generator")
         evade = evading(self.detector, config.evade) if config.evade and r > 0 else nullcontext()
         with evade as penalty:
@@ -122,17 +122,17 @@ class Arena:
             "detector", self.detector, self.labelled(r, batch, "detector"), r, config.detector_steps, val=self.held(r)
         )
         self.ledger.write_weights(self.detector, f"rounds/{r:02d}/detector.safetensors")
-        threshold = frozen_threshold(self.detector, self.data.split("val"), self.fakes(r, "val"), self.device)
+        threshold = frozen_threshold(self.detector, self.data.reals_of("val"), self.fakes(r, "val"), self.device)
         return {"seconds": fit.seconds, "images": fit.steps * batch, "threshold": threshold}
 
     def labelled(self, r: int, batch: int, player: str) -> Labelled:
         older = [store for old in range(r) for store in self.fakes(old, "train")]
-        reals, fakes = self.data.split("train"), self.fakes(r, "train")
+        reals, fakes = self.data.reals_of("train"), self.fakes(r, "train")
         return Labelled(reals, fakes, older, batch, self.config.replay, f"{self.config.seed}/{r}/{player}")
 
     def held(self, r: int) -> Any:
         """The validation split, to be run through again and again."""
-        held = Held(self.data.split("val"), self.fakes(r, "val"))
+        held = Held(self.data.reals_of("val"), self.fakes(r, "val"))
         device = self.device
 
         class Again:
@@ -147,7 +147,7 @@ class Arena:
         images = 0
         for split in SPLITS:
             for way in self.ways:
-                source = self.data.stores[split, way.source]
+                source = self.data.sources[split, way.source]
                 self.ledger.write_images(
                     self.fakes_name(r, split, way), self.forged(r, source, way, split), len(source), self.config.data.size
                 )
@@ -170,7 +170,7 @@ class Arena:
     def fakes_manifest(self, r: int) -> Iterator[dict[str, Any]]:
         for split in SPLITS:
             for way in self.ways:
-                for name in self.data.stores[split, way.source].names:
+                for name in self.data.reals[split, way.source].names:
                     yield {
                         "name": f"round {r} {way.name} {name}".replace("  ", " "), "synthetic": True, "split": split,
                         "source": name, "file": self.fakes_name(r, split, way), "method": self.config.generator.short,
@@ -182,7 +182,7 @@ class Arena:
         return [
             Store(
                 self.ledger.read_images(self.fakes_name(r, split, way)),
-                [f"fake of round {r}: {name}" for name in self.data.stores[split, way.source].names],
+                [f"fake of round {r}: {name}" for name in self.data.reals[split, way.source].names],
             )
             for way in self.ways
         ]
@@ -196,13 +196,13 @@ class Arena:
         """Last round's detector meets fakes that it has never seen. Nothing in round 0: there was no detector."""
         if r == 0:
             return {"scores": None}
-        reals, fakes = self.data.split("judge"), self.fakes(r, "judge")
+        reals, fakes = self.data.reals_of("judge"), self.fakes(r, "judge")
         scores, real, fake = judge(self.detector, reals, fakes, self.threshold(r - 1), self.device)
         self.ledger.write_arrays(f"rounds/{r:02d}/before.npz", real=real, fake=fake)
         return {"scores": scores, "images": len(real) + len(fake)}
 
     def judge_after(self, r: int) -> dict[str, Any]:
-        reals, fakes = self.data.split("judge"), self.fakes(r, "judge")
+        reals, fakes = self.data.reals_of("judge"), self.fakes(r, "judge")
         scores, real, fake = judge(self.detector, reals, fakes, self.threshold(r), self.device)
         baseline, arrays = self.baseline(r, reals, fakes)
         arrays |= {"after_real": real, "after_fake": fake}
@@ -226,7 +226,7 @@ class Arena:
         feed = Feed(self.labelled(r, batch, "baseline"), 0, steps, self.device)
         for _ in rival.fit(self.fabric, feed, val=self.held(r)):
             pass
-        threshold = frozen_threshold(rival, self.data.split("val"), self.fakes(r, "val"), self.device)
+        threshold = frozen_threshold(rival, self.data.reals_of("val"), self.fakes(r, "val"), self.device)
         scores, real, fake = judge(rival, reals, fakes, threshold, self.device)
         return {"name": config.baseline, **scores}, {"baseline_real": real, "baseline_fake": fake}
 
@@ -236,7 +236,7 @@ class Arena:
         fakes = self.fakes(r, "judge")
         quality: dict[str, Any] = {}
         for way, store in zip(self.ways, fakes, strict=True):
-            reals, others = self.data.stores["judge", way.target], self.data.stores["train", way.target]
+            reals, others = self.data.reals["judge", way.target], self.data.reals["train", way.target]
             scores = self.panel.score(store[:], reals[:], others[: len(reals)], key=way.target)
             quality |= {way.of(metric): value for metric, value in scores.items()}
         self.draw_sheets(r, fakes)
@@ -255,8 +255,8 @@ class Arena:
         folder, size = f"rounds/{r:02d}", self.config.data.size
         rows = []
         for way, store in zip(self.ways, fakes, strict=True):
-            rows += [self.data.stores["judge", way.source][:PANEL], store[:PANEL]]
-            rows += [self.data.stores["judge", way.target][:PANEL]]
+            rows += [self.data.reals["judge", way.source][:PANEL], store[:PANEL]]
+            rows += [self.data.reals["judge", way.target][:PANEL]]
         marks = self.marks | {"Round": str(r), "Description": "rows: source, fake, real"}
         self.ledger.write_bytes(f"{folder}/sheet.png", png(sheet(rows), marks))
 

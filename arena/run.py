@@ -66,7 +66,7 @@ def run(config: RunConfig, root: Path, watch: Any, command: str = "") -> dict[st
             ledger.write("run.json", {"schema": SCHEMA, "settings": config.model_dump(), "provenance": facts})
         if source is not None:
             store(source, ledger)
-        data = open_data(ledger)
+        data = open_data(ledger, config.data.codec)
         facts = ledger.read("run.json")["provenance"]
 
         arena = Arena(config, data, ledger, fabric, watch)

@@ -152,7 +152,7 @@ def _to_floats(pending: list[tuple[int, dict[str, Tensor]]]) -> list[tuple[int, 
     if not pending:
         return []
     names = list(pending[0][1])
-    table = torch.stack([torch.stack([losses[name].float() for name in names]) for _, losses in pending]).tolist()
+    table = torch.stack([torch.stack([losses[name].float().cpu() for name in names]) for _, losses in pending]).tolist()
     return [(step, dict(zip(names, row, strict=True))) for (step, _), row in zip(pending, table, strict=True)]
 
 

@@ -1,8 +1,8 @@
 """Blur, JPEG, crop and flip as CNNSpot was trained with: what makes a detector survive the world's post-processing.
 
-Wang et al., "CNN-generated images are surprisingly easy to spot ... for now", CVPR 2020 (arXiv 1912.11035), section 3.2
-and appendix. With probability p an image is blurred, sigma ~ U[0, 3]; independently, with probability p, it goes through
-JPEG, quality ~ U{30 .. 100}, by OpenCV or Pillow; then a random crop and a flip.
+Wang et al., "CNN-generated images are surprisingly easy to spot ... for now", CVPR 2020, arXiv 1912.11035. With
+probability p an image is blurred, sigma ~ U[0, 3]; independently, with probability p, it goes through JPEG, quality
+~ U{30 .. 100}, by OpenCV or Pillow; then a random crop and a flip.
 
 Two modes. `exact` is, pixel for pixel, what the published training did image by image: SciPy filters the bytes in place
 and cuts the fraction off after each of its two passes, so that a blurred image comes out one grey level darker on
@@ -33,7 +33,7 @@ CHROMA = """17 18 24 47 99 99 99 99   18 21 26 66 99 99 99 99   24 26 56 99 99 9
 
 
 class Plan(NamedTuple):
-    """What happens to each image of a batch, on the CPU: `sigma` in pixels and `quality` (0 = leave it), `opencv` (bool)."""
+    """What happens to each of B images, on the CPU: `sigma` in pixels and `quality` (0 = leave it), `opencv` (bool)."""
 
     sigma: Tensor
     quality: Tensor
@@ -79,8 +79,8 @@ def blur_jpeg(
 
 @torch.no_grad()
 def apply(images: Tensor, plan: Plan, mode: Mode = "fast") -> Tensor:
-    """Do what the plan says. Shapes and ranges as in `blur_jpeg`; `exact` works on the CPU, one image after the other."""
-    assert images.ndim == 4 and images.shape[1] == 3, f"expected images B 3 H W, got {tuple(images.shape)}"
+    """Do what the plan says; shapes and ranges as in `blur_jpeg`. `exact` works on the CPU, one image after the other."""
+    assert images.shape[1:-2] == (3,), f"expected images B 3 H W, got {tuple(images.shape)}"
     if mode == "exact":
         return _exact(images, plan)
     if mode != "fast":
@@ -97,7 +97,7 @@ def apply(images: Tensor, plan: Plan, mode: Mode = "fast") -> Tensor:
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Blur each image with its own Gaussian, cut off at 3 sigma; at the edge the image is mirrored, edge pixel included.
+    """Blur each image with its own Gaussian, cut off at 3 sigma; the edge mirrors the image, edge pixel included.
 
     Images: float, B C H W, any range; sigma: B, positive, in pixels, on the CPU.
     """
@@ -123,8 +123,8 @@ def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
 def jpeg(images: Tensor, quality: Tensor) -> Tensor:
     """Take each image through baseline JPEG (4:2:0, libjpeg's tables and its smooth chroma upsampling) and back.
 
-    Images: float, B 3 H W, in [-1, 1]; quality: B, integers in 1 .. 100, on the CPU. Result: the same, on the grid of the
-    256 grey levels. Source: ITU-T T.81 annexes A and K, JFIF 1.02 for the colours.
+    Images: float, B 3 H W, in [-1, 1]; quality: B, integers in 1 .. 100, on the CPU. Result: the same, on the grid
+    of the 256 grey levels. Source: ITU-T T.81 annexes A and K, JFIF 1.02 for the colours.
     """
     b, _, height, width = images.shape
     x = F.pad(images, (0, -width % 16, 0, -height % 16), mode="replicate") if height % 16 or width % 16 else images
@@ -160,7 +160,7 @@ def jpeg(images: Tensor, quality: Tensor) -> Tensor:
 
 
 def random_crop_flip(images: Tensor, size: int | None, *, rng: torch.Generator | None = None) -> Tensor:
-    """Cut a random `size` x `size` window out of each image (at most the image; None: all of it), half of them mirrored.
+    """Cut a random `size` x `size` window out of each image (at most the image; None: all of it), mirror half of them.
 
     Images: B C H W. Without `rng` (a CPU generator) torch's global one is used.
     """
@@ -222,7 +222,8 @@ def _exact(images: Tensor, plan: Plan) -> Tensor:
             "run pip install 'deepfake-arena[exact]' or take mode 'fast'"
         ) from None
 
-    pixels = images.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    levels = images.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+    pixels = levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
     for i, (sigma, quality, opencv) in enumerate(zip(*(t.tolist() for t in plan), strict=True)):
         image = pixels[i]
         if sigma:
@@ -230,7 +231,7 @@ def _exact(images: Tensor, plan: Plan) -> Tensor:
                 gaussian_filter(image[..., c], output=image[..., c], sigma=sigma)
         if quality and opencv:
             coded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-            pixels[i] = cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1]
+            pixels[i] = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR))[..., ::-1]
         elif quality:
             file = io.BytesIO()
             Image.fromarray(image).save(file, "jpeg", quality=quality)

@@ -14,13 +14,14 @@ Shapes: B batch, C channels (3), H height, W width. Images lie in [-1, 1].
 import hashlib
 import pickle
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
-from torchvision.models import ResNet50_Weights, resnet50
+from torchvision.models import ResNet, ResNet50_Weights, resnet50
 
 from detect.augment import Mode, blur_jpeg, random_crop_flip
 from detect.detector import Labelled
@@ -42,9 +43,9 @@ class CNNSpot:
     crop: side of the random training crop in pixels (smaller images are taken whole); None takes none.
     p_blur, p_jpeg, mode: see `detect.augment`.
     val_every: steps between two looks at the validation set: an epoch of 720,000 images at batch 64.
-    patience, min_gain, min_gain_later, min_lr: lr falls tenfold when validation accuracy has not risen by `min_gain` for
-        `patience` looks; after the first fall it must rise by `min_gain_later` (published code; the paper says 0.001
-        throughout); training ends when lr would go below `min_lr`.
+    patience, min_gain, min_gain_later, min_lr: lr falls tenfold when validation accuracy has not risen by `min_gain`
+        for `patience` looks; after the first fall it must rise by `min_gain_later` (published code; the paper says 0.001
+        throughout); training ends when lr falls below `min_lr`.
     channels_last: memory layout; faster on recent GPUs in half precision, results differ by rounding.
     """
 
@@ -88,13 +89,19 @@ class CNNSpot:
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.net.to(memory_format=self.layout)
         self.crop, self.val_every = crop, val_every
-        self.augment = {"p_blur": p_blur, "p_jpeg": p_jpeg, "mode": mode}
+        self.augment = partial(blur_jpeg, p_blur=p_blur, p_jpeg=p_jpeg, mode=mode)
         self.min_gain_later, self.min_lr = min_gain_later, min_lr
         self.opt = torch.optim.Adam(self.net.parameters(), lr=lr, betas=(beta1, beta2))
         # Published: a look counts as good if it gains at least so much, torch asks for more than that; published: the
         # lr falls at the 5th bad look, torch: at the one after `patience`.
         self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            self.opt, "max", factor=0.1, patience=patience - 1, threshold=min_gain - SLACK, threshold_mode="abs"
+            self.opt,
+            "max",
+            factor=0.1,
+            patience=patience - 1,
+            threshold=min_gain - SLACK,
+            threshold_mode="abs",
+            eps=0.0,
         )
 
     @property
@@ -109,22 +116,22 @@ class CNNSpot:
 
         Ends with `batches`, or when the learning rate has fallen below `min_lr`; it then stays ended.
         """
+        fabric.to_device(self.net)
+        self.opt.load_state_dict(self.opt.state_dict())  # torch moves Adam's moments to where the net is now
         net, opt = fabric.setup(self.net, self.opt)
-        self.opt.load_state_dict(self.opt.state_dict())  # Adam's moments follow the net to its device
         step = self._steps_done()
         batches = iter(batches)
         while self._lr() >= self.min_lr and (batch := next(batches, None)) is not None:
             images, labels = batch
-            images = blur_jpeg(images, **self.augment)
-            images = random_crop_flip(images, self.crop)
-            self.net.train()
+            images = random_crop_flip(self.augment(images), self.crop)
+            net.train()
             logits = net(self._normalise(images)).squeeze(1)
             loss = binary_cross_entropy_with_logits(logits.float(), labels.float())
             opt.zero_grad()
             fabric.backward(loss)
             opt.step()
             step += 1
-            losses = {"loss": loss.detach(), "lr": torch.tensor(self._lr())}
+            losses = {"loss": loss.detach(), "lr": loss.new_full((), self._lr())}
             if step % self.val_every == 0:
                 self._look(fabric, val)
             yield losses
@@ -136,7 +143,7 @@ class CNNSpot:
 
     def _normalise(self, images: Tensor) -> Tensor:
         """From [-1, 1] to the mean and deviation of ImageNet, of images in [0, 1], that torchvision's nets expect."""
-        assert images.ndim == 4 and images.shape[1] == 3, f"expected images B 3 H W, got {tuple(images.shape)}"
+        assert images.shape[1:-2] == (3,), f"expected images B 3 H W, got {tuple(images.shape)}"
         mean = images.new_tensor([0.485, 0.456, 0.406])[:, None, None]
         std = images.new_tensor([0.229, 0.224, 0.225])[:, None, None]
         return ((images + (1 - 2 * mean)) / (2 * std)).contiguous(memory_format=self.layout)
@@ -161,7 +168,7 @@ class CNNSpot:
             return
         lr = self._lr()
         self.plateau.step(good / count)
-        if self._lr() < lr:  # published: a fresh counter, which takes the next look as its first best, with a larger step
+        if self._lr() < lr:  # published: a fresh counter, which takes the next look as its first best
             self.plateau.best = -torch.inf
             self.plateau.threshold = self.min_gain_later - SLACK
 
@@ -169,7 +176,7 @@ class CNNSpot:
 SLACK = 1e-9  # accuracies are ratios of counts: far coarser than this
 
 
-def _start_from(net: nn.Module, weights: str | None) -> str:
+def _start_from(net: ResNet, weights: str | None) -> str:
     """Load `weights` into the net where there are any, and say in a sentence what the net starts from."""
     if weights is None:
         return "from scratch"
@@ -179,11 +186,13 @@ def _start_from(net: nn.Module, weights: str | None) -> str:
         if not path.is_file():
             return f"from scratch: no ImageNet weights in torch.hub's cache ({path.name})"
     elif not path.is_file():
-        raise ValueError(f"weights: expected 'imagenet' or the path of a .pth or .safetensors file, found no file {path}")
+        raise ValueError(f"weights: expected 'imagenet' or the path of a .pth or .safetensors file, found no {path}")
 
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     if weights == "imagenet" and not sha256.startswith(path.stem.split("-")[-1]):
-        raise ValueError(f"weights: {path} is not torchvision's file (sha256 {sha256[:8]} ...); delete it or fetch it anew")
+        raise ValueError(
+            f"weights: {path} is not torchvision's file (sha256 {sha256[:8]}...); delete it or fetch it anew"
+        )
     state = _read(path)
     whole = "fc.weight" in state and state["fc.weight"].shape == net.fc.weight.shape
     if not whole:
@@ -207,11 +216,11 @@ def _read(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            state = load_file(path)
+            state: Any = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
         for wrapper in ("model", "state_dict"):
-            state = state.get(wrapper, state)
+            state = state.get(wrapper, state)  # the published files have one
         if all(isinstance(value, Tensor) for value in state.values()):
             return state
         problem = "it holds more than tensors"

@@ -87,3 +87,16 @@ class Colour:
 
     def score(self, images):
         return self.net(images.mean((2, 3))).squeeze(1).float()
+
+
+class BadGradient(Identity):
+    """Its loss is finite, its weights become infinite."""
+
+    def __init__(self):
+        self.net = nn.Linear(1, 1)
+
+    def fit(self, fabric, batches, *, penalty=None):
+        for a, _ in batches:
+            with torch.no_grad():
+                self.net.weight.fill_(float("inf"))
+            yield {"loss": a.new_ones(())}

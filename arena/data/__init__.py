@@ -20,15 +20,22 @@ SPLITS = ("train", "val", "judge")
 
 @dataclass(frozen=True)
 class Data:
-    """A run's images: one Store a split and domain. `summary` goes to summary.json."""
+    """A run's images, one Store a split and domain. `summary` goes to summary.json.
+
+    `sources` are what a generator gets, `reals` what a detector gets: the same images after the run's codec, which the
+    fakes pass through as well.
+    """
 
     domains: tuple[str, ...]
-    stores: Mapping[tuple[str, str], Store]
+    sources: Mapping[tuple[str, str], Store]
+    reals: Mapping[tuple[str, str], Store]
     summary: dict[str, Any]
 
-    def split(self, split: str) -> list[Store]:
-        """The stores of a split, one a domain, in the domains' order."""
-        return [self.stores[split, domain] for domain in self.domains]
+    def sources_of(self, split: str) -> list[Store]:
+        return [self.sources[split, domain] for domain in self.domains]
+
+    def reals_of(self, split: str) -> list[Store]:
+        return [self.reals[split, domain] for domain in self.domains]
 
 
 def open_source(config: DataConfig, needs: str, progress: Progress | None = None) -> "FacesSource | FolderSource":
@@ -46,30 +53,36 @@ def open_source(config: DataConfig, needs: str, progress: Progress | None = None
 
 
 def store(source: "FacesSource | FolderSource", ledger: Ledger) -> None:
-    """Write the images (uint8, one size, the run's codec) and their manifest to the ledger."""
+    """Write the images (uint8, one size; before and after the run's codec) and their manifest to the ledger."""
     config, rows = source.config, source.manifest
     for split in SPLITS:
         for domain in source.domains:
             mine = [row for row in rows if (row["split"], row["domain"]) == (split, domain)]
-            chunks = (store_as(chunk, config.codec) for chunk in source.images(mine))
-            ledger.write_images(f"data/{split}-{domain}.npy", chunks, len(mine), config.size)
+            ledger.write_images(f"data/{split}-{domain}.npy", source.images(mine), len(mine), config.size)
+            if config.codec != "png":
+                plain = Store(ledger.read_images(f"data/{split}-{domain}.npy"), mine)
+                coded = (store_as(chunk, config.codec) for chunk in plain.chunks())
+                ledger.write_images(f"data/{split}-{domain}-{config.codec}.npy", coded, len(mine), config.size)
     ledger.write_lines("data/manifest.jsonl", rows)
     ledger.write("data/data.json", {"domains": list(source.domains), **source.summary, **_summary(rows)})
 
 
-def open_data(ledger: Ledger) -> Data:
+def open_data(ledger: Ledger, codec: str) -> Data:
     """The images that the ledger holds."""
     stored = ledger.read("data/data.json")
     names: dict[tuple[str, str], list[str]] = {}
     for row in ledger.read_lines("data/manifest.jsonl"):
         names.setdefault((row["split"], row["domain"]), []).append(row["name"])
     domains = tuple(stored["domains"])
-    stores = {
-        (split, domain): Store(ledger.read_images(f"data/{split}-{domain}.npy"), names[split, domain])
-        for split in SPLITS
-        for domain in domains
-    }
-    return Data(domains, stores, stored)
+
+    def stores(suffix: str) -> dict[tuple[str, str], Store]:
+        return {
+            (split, domain): Store(ledger.read_images(f"data/{split}-{domain}{suffix}.npy"), names[split, domain])
+            for split in SPLITS
+            for domain in domains
+        }
+
+    return Data(domains, stores(""), stores("" if codec == "png" else f"-{codec}"), stored)
 
 
 def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ POOL, IDENTITY, IMAGE, MOTION, SENSOR = range(5)
 WHO = {
     "build": (0.0, 1.0),  # soft 0 to rugged 1: leads brows, jaw, beard and the choice of hair
     "age": (0.0, 1.0),
-    "width": (0.68, 0.765), "deep": (0.76, 0.84), "skull": (0.25, 0.6), "jaw": (-0.10, 0.34), "chin": (-0.30, 0.05),
+    "width": (0.68, 0.765), "deep": (0.76, 0.84), "skull": (0.25, 0.6), "jaw": (-0.24, 0.22), "chin": (-0.32, 0.04),
     "cheek_y": (-0.06, 0.06), "chin_y": (0.93, 1.03), "cheek": (0.02, 0.085),
     "nose_length": (0.40, 0.49), "nose_wide": (0.125, 0.185), "nose_high": (0.17, 0.25), "nose_bridge": (0.2, 0.6),
     "eye_x": (0.285, 0.325), "eye_y": (-0.02, 0.03), "eye_w": (0.135, 0.162), "eye_open": (0.050, 0.074),
@@ -36,7 +36,7 @@ WHO = {
 # How, where and in which light: one image.
 SHOT = {
     "yaw": (-32.0, 32.0), "pitch": (-13.0, 15.0), "roll": (-11.0, 11.0),
-    "scale": (0.31, 0.35), "cx": (-0.03, 0.03), "cy": (-0.015, 0.03),
+    "scale": (0.335, 0.375), "cx": (-0.03, 0.03), "cy": (-0.015, 0.03),
     "smile": (-0.25, 1.0), "mouth_open": (-1.2, 1.0), "brow_raise": (-0.6, 1.0), "blink": (-5.0, 0.9),
     "gaze_x": (-1.0, 1.0), "gaze_y": (-0.7, 0.7),
     "light_x": (-0.85, 0.85), "light_y": (-0.75, 0.05), "key": (0.70, 1.05), "fill": (0.26, 0.46), "warm": (0.0, 1.0),
@@ -45,7 +45,7 @@ SHOT = {
     "back_kind": (0.0, 1.0), "spot_x": (-0.5, 0.5), "spot_y": (-0.5, 0.4), "spot_r": (0.08, 0.28),
     "spot2_x": (-0.5, 0.5), "spot2_y": (-0.5, 0.4), "spot2_r": (0.08, 0.28),
     "cloth_hue": (0.0, 1.0), "cloth_vivid": (0.05, 0.75), "cloth_light": (0.06, 0.75), "cloth_neck": (0.0, 1.0),
-    "defocus": (0.35, 0.85), "shot_noise": (0.010, 0.030), "read_noise": (0.003, 0.010), "vignette": (0.05, 0.28),
+    "defocus": (0.25, 0.55), "shot_noise": (0.006, 0.020), "read_noise": (0.001, 0.005), "vignette": (0.05, 0.28),
     "exposure": (0.92, 1.10), "quality": (75.0, 99.0),
 }  # fmt: skip
 
@@ -202,4 +202,5 @@ def settle(who: dict[str, Tensor], shot: dict[str, Tensor], style: str) -> Simpl
     p.fill_colour = (1 - 0.5 * warm) * p.fill[:, None]
     norm = (p.light_x**2 + p.light_y**2 + 0.55).rsqrt()
     p.light_x, p.light_y, p.light_z = p.light_x * norm, p.light_y * norm, 0.55**0.5 * norm
-    return SimpleNamespace(**{name: value.float() if torch.is_tensor(value) else value for name, value in vars(p).items()})
+    numbers = {name: value.float() if torch.is_tensor(value) else value for name, value in vars(p).items()}
+    return SimpleNamespace(**numbers)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from arena.data._face_shape import Surface, brow_line, bump, cast, edge, lids, lips, nose, root, rotate, unroll
+from arena.data._face_shape import MIDDLE, Surface, brow_line, bump, cast, edge, lids, lips, nose, root, rotate, unroll
 
 TILE = 256  # texels of a noise tile, which repeats
 SKIN_WRAP = (0.34, 0.20, 0.14)
@@ -100,7 +100,7 @@ def paint(p: SimpleNamespace, size: int) -> tuple[Tensor, Tensor]:
     g = (torch.arange(size) + 0.5) / size - 0.5
     gx, gy = g[None, None].expand(1, size, size), g[None, :, None].expand(1, size, size)
     step = 1 / (size * p.scale)
-    bx, by = (gx - p.cx) / p.scale, (gy - p.cy + 0.025) / p.scale  # upright, for the body
+    bx, by = (gx - p.cx) / p.scale, (gy + (0.5 - MIDDLE) - p.cy) / p.scale  # upright, for the body
     vx, vy = unroll(p, bx, by)
     head = cast(p, vx, vy)
     cover, within = coverage(head.inside, step)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+MIDDLE = 0.485  # where in the image's height the head's centre stands, on average
 RELIEF_STEPS = 3
 
 

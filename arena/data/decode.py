@@ -127,10 +127,9 @@ def read(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     return decode(header(read_bytes(path, max_pixels), max_pixels))
 
 
-def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height in pixels after the EXIF orientation, of what `header` opened."""
-    width, height = image.size
-    return (height, width) if _orientation(image) >= 5 else (width, height)
+def is_sideways(image: Image.Image) -> bool:
+    """Whether width and height change places when a picture, opened by `header` and decoded, is set upright."""
+    return _orientation(image) >= 5
 
 
 def fitted(image: Image.Image, size: int, resize: str = "bicubic", fit: str = "crop") -> np.ndarray:

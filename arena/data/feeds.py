@@ -5,6 +5,7 @@ So a resumed fit sees what an uninterrupted one sees, and the batch that broke a
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from arena.seeds import rng
 class Store:
     """The images of one split and domain (or the fakes of one way), uint8 n 3 s s, and their names."""
 
-    def __init__(self, images: np.ndarray, names: Sequence[str]):
+    def __init__(self, images: np.ndarray, names: Sequence[Any]):
         assert len(images) == len(names), (len(images), len(names))
         self.images, self.names = images, names
 

@@ -330,10 +330,12 @@ def _examine(root: Path, max_pixels: int, place: _Place) -> _Seen | str:
     try:
         data = decode.read_bytes(root / place.name, max_pixels)
         image = decode.header(data, max_pixels)
-        form, (width, height) = image.format or "", decode.upright_size(image)
+        form, (width, height) = image.format or "", image.size
         small = decode.decode(image, at_least=8 * _THUMB).resize((_THUMB, _THUMB), Image.Resampling.BOX)
     except decode.BadImage as error:
         return str(error)
+    if decode.is_sideways(image):
+        width, height = height, width
     return _Seen(hashlib.sha256(data).hexdigest(), width, height, form, len(data), small.tobytes())
 
 

@@ -84,9 +84,7 @@ def read_summary(run: Path) -> dict[str, Any]:
     """Read RUN/summary.json. Raises InputError where there is no run, or where the file is not a summary we know."""
     path = Path(run) / "summary.json"
     if not path.is_file():
-        raise InputError(
-            f"expected a run folder with a summary.json, found none at {path}. Give the folder that `arena run` named."
-        )
+        return _begun(Path(run))
     summary = read_json(path)
     if not isinstance(summary, dict) or not isinstance(summary.get("rounds"), list):
         raise InputError(f"{path} is damaged: expected an object with a list of rounds. `arena run --out` rewrites it.")
@@ -100,6 +98,16 @@ def read_summary(run: Path) -> dict[str, Any]:
                 f"{path} is damaged: rounds[{place}] has no round number. `arena run --out` on the run rewrites it."
             )
     return summary
+
+
+def _begun(run: Path) -> dict[str, Any]:
+    """The summary of a run whose first round is not over: its settings and provenance, no rounds."""
+    if not (run / "run.json").is_file():
+        raise InputError(f"expected a run folder, found no summary.json in {run}. Give the folder that `arena run` named.")
+    settled = mapping(read_json(run / "run.json"))
+    data = mapping(read_json(run / "data" / "data.json")) if (run / "data" / "data.json").is_file() else {}
+    parts = {"settings": mapping(settled.get("settings")), "provenance": mapping(settled.get("provenance"))}
+    return {"schema": SCHEMA, "run": run.resolve().name, "status": "running", **parts, "data": data, "rounds": []}
 
 
 def rounds_of(summary: Mapping[str, Any]) -> list[Round]:

@@ -15,6 +15,7 @@ from arena.report.ledger_view import Estimate
 if TYPE_CHECKING:
     import numpy as np
 
+CROWD = 40  # rounds beyond which points and dividers would only blacken the plot
 WIDTH = 3.6  # inches of 100 units: about the width of a phone
 INKS = (
     "ink", "muted", "rule", "real", "fake", "before", "after", "baseline", "way0", "way1",
@@ -37,10 +38,12 @@ def rounds_plot(
     for place, (ink, style, points) in enumerate(series):
         dodge = wide * (place - (len(series) - 1) / 2)  # so that bars do not hide each other
         x, y = [number + dodge for number, _ in points], [found.value for _, found in points]
+        style = style if len(points) <= CROWD else style.lstrip("os")
         axes.plot(x, y, style, color=STAND_IN[ink], linewidth=1.6, markersize=4.2, markeredgewidth=0)
-        for at, (_, found) in zip(x, points, strict=True):
-            if found.low is not None and found.high is not None:
-                axes.plot([at, at], [found.low, found.high], color=STAND_IN[ink], linewidth=1.1, alpha=0.6)
+        bars = [(at, found) for at, (_, found) in zip(x, points, strict=True) if found.bounded]
+        x = [at for at, _ in bars for _ in range(3)]
+        y = [end for _, found in bars for end in (found.low, found.high, float("nan"))]
+        axes.plot(x, y, color=STAND_IN[ink], linewidth=1.1, alpha=0.6, solid_capstyle="butt")
     for ink, style, points in floors:
         x = [number + side for number, _ in points for side in (-0.5, 0.5)]
         axes.plot(x, [found.value for _, found in points for _ in "lr"], style, color=STAND_IN[ink], linewidth=1.0)
@@ -107,16 +110,17 @@ def loss_plot(curves: Sequence["np.ndarray"], ink: str, points: int = 600) -> st
     import numpy as np
 
     figure, axes = _figure(1.5)
-    start = 0
-    for curve in curves:
-        steps = start + 1 + np.arange(len(curve))
-        smooth = _running_mean(curve, max(1, len(curve) // 20))
-        thin = max(1, -(-len(curve) * len(curves) // points))
-        axes.plot(steps[::thin], curve[::thin], color=STAND_IN[ink], linewidth=0.6, alpha=0.28)
-        axes.plot(steps[::thin], smooth[::thin], color=STAND_IN[ink], linewidth=1.3)
+    thin = max(1, -(-sum(len(curve) for curve in curves) // points))
+    start, steps, raw, smooth = 0, [], [], []
+    for place, curve in enumerate(curves):
+        steps += [start + 1 + np.arange(len(curve))[::thin], [start + len(curve)]]
+        raw += [curve[::thin], [np.nan]]  # a gap: no line runs from one round into the next
+        smooth += [_running_mean(curve, max(1, len(curve) // 20))[::thin], [np.nan]]
         start += len(curve)
-        if curve is not curves[-1]:
+        if place < len(curves) - 1 <= CROWD:
             axes.axvline(start + 0.5, color=STAND_IN["rule"], linewidth=0.9)
+    axes.plot(np.concatenate(steps), np.concatenate(raw), color=STAND_IN[ink], linewidth=0.6, alpha=0.28)
+    axes.plot(np.concatenate(steps), np.concatenate(smooth), color=STAND_IN[ink], linewidth=1.3)
     seen = np.concatenate(list(curves))
     seen = seen[np.isfinite(seen)]
     if seen.size:
@@ -194,15 +198,19 @@ def _svg(figure: Any) -> str:
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "arena", "path.simplify": True}):
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
+    head, body = svg[svg.index("<svg") :].split(">", 1)
+    svg = re.sub(r'\s(?:xmlns(?::\w+)?|version|width|height)="[^"]*"', "", head) + ">" + body
     svg = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", svg, flags=re.S)
-    svg = re.sub(r'\s(?:xmlns(?::\w+)?|version|width|height)="[^"]*"', "", svg.split(">", 1)[0]) + ">" + svg.split(">", 1)[1]
+    svg = re.sub(r"\s*\n\s*", " ", svg.replace("xlink:href", "href"))
     svg = re.sub(r"(\d\.\d\d)\d+", r"\1", svg)
-    svg = svg.replace("xlink:href", "href")
+    svg = re.sub(r"(font-size: [\d.]+px); font-family: [^;\"]*", r"\1", svg)
+    svg = re.sub(r' transform="rotate\(-0 [^"]*"', "", svg)
     svg = _own_ids(svg)
+    svg = re.sub(r'<path d="[^"]*" style="fill: none; opacity: 0"/>', "", re.sub(r">\s+<", "><", svg))
+    svg = svg.replace("<g/>", "").replace("<g></g>", "").replace("<defs></defs>", "")
     for ink, colour in STAND_IN.items():
         svg = svg.replace(colour, f"var(--{ink})")
-    return re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", re.sub(r">\s+<", "><", svg))
+    return svg.strip()
 
 
 def _own_ids(svg: str) -> str:
