@@ -237,7 +237,7 @@ class Arena:
         quality: dict[str, Any] = {}
         for way, store in zip(self.ways, fakes, strict=True):
             reals, others = self.data.reals["judge", way.target], self.data.reals["train", way.target]
-            scores = self.panel.score(store[:], reals[:], others[: len(reals)], key=way.target)
+            scores = self.panel.score(store[:], reals[:], others[: len(store)])
             quality |= {way.of(metric): value for metric, value in scores.items()}
         self.draw_sheets(r, fakes)
         return {"quality": quality}

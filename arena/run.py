@@ -71,7 +71,7 @@ def run(config: RunConfig, root: Path, watch: Any, command: str = "") -> dict[st
 
         arena = Arena(config, data, ledger, fabric, watch)
         for name, player in ((config.generator.short, arena.generator), (config.detector.short, arena.detector)):
-            facts["weights"][name] = getattr(player, "provenance", "from scratch")
+            facts["weights"][name] = getattr(player, "provenance", "from scratch, as published")
         summary = {
             "schema": SCHEMA, "run": ledger.root.resolve().name, "status": "running", "settings": config.model_dump(),
             "provenance": facts, "data": data.summary, "notes": notes(config, facts, arena), "rounds": [],
@@ -101,7 +101,7 @@ def notes(config: RunConfig, facts: dict[str, Any], arena: Any) -> list[str]:
     found = []
     if config.preset == "quick":
         found.append("preset quick: small nets and few steps, to show the whole path; --preset paper has the published sizes")
-    found += [f"{name}: {text}" for name, text in facts["weights"].items() if name != config.generator.short]
+    found += [f"{name} starts {text}" for name, text in facts["weights"].items() if "as published" not in text]
     if arena.panel.note:
         found.append(arena.panel.note)
     return found

@@ -8,8 +8,8 @@ Two modes. `exact` is, pixel for pixel, what the published training did image by
 and cuts the fraction off after each of its two passes, so that a blurred image comes out one grey level darker on
 average. `fast`, the default, does a whole batch at once on its own device and differs in three ways: it rounds instead
 of cutting (no darkening), the kernel ends at 3 sigma instead of 4 (within a grey level), and JPEG is computed up to the
-quantisation and back, leaving out the entropy coding, which loses nothing. That codec is within about half a grey level
-of libjpeg-turbo on average. OpenCV and Pillow both carry libjpeg-turbo today and decode to identical pixels, so `fast`
+quantisation and back, leaving out the entropy coding, which loses nothing. Its pixels are within about one grey level
+of libjpeg-turbo's on average (a coefficient between two steps may fall either way). OpenCV and Pillow both carry libjpeg-turbo today and decode to identical pixels, so `fast`
 needs no second encoder.
 
 Shapes: B batch, C channels (3), H height, W width. Images lie in [-1, 1]; grey levels are 0 .. 255.
@@ -79,7 +79,7 @@ def blur_jpeg(
 
 @torch.no_grad()
 def apply(images: Tensor, plan: Plan, mode: Mode = "fast") -> Tensor:
-    """Do what the plan says; shapes and ranges as in `blur_jpeg`. `exact` works on the CPU, one image after the other."""
+    """Do what the plan says; shapes and ranges as in `blur_jpeg`. `exact` works on the CPU, image by image."""
     assert images.shape[1:-2] == (3,), f"expected images B 3 H W, got {tuple(images.shape)}"
     if mode == "exact":
         return _exact(images, plan)

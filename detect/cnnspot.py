@@ -27,7 +27,7 @@ from detect.augment import Mode, blur_jpeg, random_crop_flip
 from detect.detector import Labelled
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
 IMAGENET = ResNet50_Weights.IMAGENET1K_V1  # the weights of the paper's time
 
@@ -44,8 +44,8 @@ class CNNSpot:
     p_blur, p_jpeg, mode: see `detect.augment`.
     val_every: steps between two looks at the validation set: an epoch of 720,000 images at batch 64.
     patience, min_gain, min_gain_later, min_lr: lr falls tenfold when validation accuracy has not risen by `min_gain`
-        for `patience` looks; after the first fall it must rise by `min_gain_later` (published code; the paper says 0.001
-        throughout); training ends when lr falls below `min_lr`.
+        for `patience` looks; after the first fall it must rise by `min_gain_later` (published code; the paper has one
+        figure, 0.001); training ends when lr falls below `min_lr`.
     channels_last: memory layout; faster on recent GPUs in half precision, results differ by rounding.
     """
 

@@ -19,7 +19,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 from detect.detector import Labelled
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
 FLOOR = 1e-6  # power below which nothing is seen: a fifth of what rounding to 256 grey levels adds, (1 / 127.5)^2 / 12
 

@@ -21,21 +21,21 @@ WHO = {
     "width": (0.68, 0.765), "deep": (0.76, 0.84), "skull": (0.25, 0.6), "jaw": (-0.24, 0.22), "chin": (-0.32, 0.04),
     "cheek_y": (-0.06, 0.06), "chin_y": (0.93, 1.03), "cheek": (0.02, 0.085),
     "nose_length": (0.40, 0.49), "nose_wide": (0.125, 0.185), "nose_high": (0.17, 0.25), "nose_bridge": (0.2, 0.6),
-    "eye_x": (0.285, 0.325), "eye_y": (-0.02, 0.03), "eye_w": (0.135, 0.162), "eye_open": (0.050, 0.074),
+    "eye_x": (0.285, 0.325), "eye_y": (-0.02, 0.03), "eye_w": (0.143, 0.170), "eye_open": (0.054, 0.079),
     "eye_tilt": (-0.008, 0.022), "socket": (0.07, 0.13), "iris_size": (0.058, 0.066),
     "brow_up": (0.150, 0.185), "brow_tilt": (-0.008, 0.016), "brow_arch": (0.012, 0.045), "brow_thick": (0.020, 0.036),
     "mouth_down": (0.135, 0.175), "mouth_w": (0.205, 0.265), "lip_high": (0.034, 0.062), "lip_low": (0.048, 0.082),
     "lip_bow": (0.15, 0.5), "lip_red": (0.0, 1.0), "ear": (0.85, 1.15),
     "melanin": (0.0, 1.0), "ruddy": (0.0, 1.0), "freckles": (-1.6, 1.0), "iris_hue": (0.0, 1.0), "iris_light": (0.6, 1.3),
     "hair_kind": (0.0, 1.0), "hair_hue": (0.0, 1.0), "hair_light": (0.75, 1.25), "hair_part": (-0.32, 0.32),
-    "hair_line": (-0.05, 0.05), "hair_full": (0.8, 1.25), "hair_long": (0.85, 1.15),
+    "hair_line": (0.0, 0.09), "hair_full": (0.8, 1.25), "hair_long": (0.85, 1.15),
     "beard": (0.0, 1.0), "glasses": (0.0, 1.0), "glasses_hue": (0.0, 1.0), "glasses_round": (0.0, 1.0),
     "patch_u": (0.0, 1.0), "patch_v": (0.0, 1.0),
 }  # fmt: skip
 
 # How, where and in which light: one image.
 SHOT = {
-    "yaw": (-32.0, 32.0), "pitch": (-13.0, 15.0), "roll": (-11.0, 11.0),
+    "yaw": (-32.0, 32.0), "pitch": (-12.0, 12.0), "roll": (-11.0, 11.0),
     "scale": (0.335, 0.375), "cx": (-0.03, 0.03), "cy": (-0.015, 0.03),
     "smile": (-0.25, 1.0), "mouth_open": (-1.2, 1.0), "brow_raise": (-0.6, 1.0), "blink": (-5.0, 0.9),
     "gaze_x": (-1.0, 1.0), "gaze_y": (-0.7, 0.7),
@@ -57,7 +57,7 @@ EXPRESSION = ("smile", "mouth_open", "brow_raise", "blink", "gaze_x", "gaze_y")
 HAIR_FIELDS = ("top", "side", "low", "line", "window", "sweep", "jag", "curl", "back")
 HAIR_STYLES = (
     (0.11, 0.13, 1.90, -0.60, 0.83, 0.55, 0.02, 0.12, 0.98),  # long, parted
-    (0.13, 0.22, 1.75, -0.60, 0.84, 0.50, 0.03, 0.60, 1.12),  # long, wavy
+    (0.13, 0.22, 1.75, -0.60, 0.84, 0.50, 0.03, 0.60, 0.98),  # long, wavy
     (0.11, 0.14, 1.75, -0.26, 0.84, -0.12, 0.03, 0.05, 0.95),  # long with a fringe
     (0.12, 0.17, 0.98, -0.58, 0.82, 0.50, 0.03, 0.15, 0.60),  # bob
     (0.12, 0.16, 0.85, -0.27, 0.83, -0.10, 0.03, 0.08, 0.55),  # bob with a fringe
@@ -145,7 +145,7 @@ def settle(who: dict[str, Tensor], shot: dict[str, Tensor], style: str) -> Simpl
     p.brow_ridge = 0.01 + 0.05 * rugged
     p.nose_top = p.eye_y - 0.06
     p.nose_base = p.eye_y + p.nose_length
-    p.nose_tip = p.nose_base - 0.10
+    p.nose_tip = p.nose_base - 0.12
     p.wing_y = p.nose_base - 0.055
     p.nose_wide = p.nose_wide * (1 + 0.10 * smile)
     p.eye_high = p.eye_open * (1 + 0.22 * p.brow_raise - 0.22 * smile)
@@ -158,7 +158,6 @@ def settle(who: dict[str, Tensor], shot: dict[str, Tensor], style: str) -> Simpl
     p.mouth_lift = 0.085 * smile + 0.004
     p.lip_high = p.lip_high * (1 - 0.30 * smile)
     p.lip_low = p.lip_low * (1 - 0.22 * smile)
-    p.lip_out = 0.045
     p.upper_y = p.mouth_y - 0.3 * p.gap - 0.4 * p.lip_high
     p.lower_y = p.mouth_y + 0.7 * p.gap + 0.5 * p.lip_low
     p.cheek = p.cheek + 0.05 * smile
@@ -202,5 +201,5 @@ def settle(who: dict[str, Tensor], shot: dict[str, Tensor], style: str) -> Simpl
     p.fill_colour = (1 - 0.5 * warm) * p.fill[:, None]
     norm = (p.light_x**2 + p.light_y**2 + 0.55).rsqrt()
     p.light_x, p.light_y, p.light_z = p.light_x * norm, p.light_y * norm, 0.55**0.5 * norm
-    numbers = {name: value.float() if torch.is_tensor(value) else value for name, value in vars(p).items()}
+    numbers = {name: value.float() for name, value in vars(p).items()}
     return SimpleNamespace(**numbers)

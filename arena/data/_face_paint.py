@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from arena.data._face_shape import MIDDLE, Surface, brow_line, bump, cast, edge, lids, lips, nose, root, rotate, unroll
+from arena.data._face_shape import MIDDLE, Surface, brow_line, bump, cast, edge, lids, lips, nose, root, unroll
 
 TILE = 256  # texels of a noise tile, which repeats
 SKIN_WRAP = (0.34, 0.20, 0.14)
@@ -109,11 +109,14 @@ def paint(p: SimpleNamespace, size: int) -> tuple[Tensor, Tensor]:
     picture = _background(p, gx, gy, size)
     hair, curtain, shell_cover, strands = _hair(p, vx, vy, step, fine, -within)
     _back_hair(p, picture, vx, vy, step, strands)
-    _body(p, picture, bx, by, step, head.inside, fine)
-    face = _face(p, head, step, fine, curtain)
-    over(picture, face, cover)
+    rows = slice(int(0.5 * size), None)
+    _body(p, picture[:, :, rows], bx[:, rows], by[:, rows], step, head.inside[:, rows], fine)
+    rows, columns = slice(int(0.06 * size), int(0.96 * size)), slice(int(0.12 * size), int(0.88 * size))
+    middle = Surface(*(field[:, rows, columns].contiguous() for field in head))
+    face = _face(p, middle, step, fine, curtain[:, rows, columns])
+    over(picture[:, :, rows, columns], face, cover[:, rows, columns])
     hair_cover = shell_cover * edge(curtain, 0.05) * p.hair_on
-    hair_cover *= edge(strands.mul(0.25).add_(hair_cover).sub_(0.35), 0.7) * (hair_cover > 0)
+    hair_cover *= edge(strands.mul(0.12).add_(hair_cover).sub_(0.35), 0.7) * (hair_cover > 0)
     over(picture, hair, hair_cover)
     ears = _ears(p, picture, vx, vy, step, head, cover, hair_cover)
     _glasses(p, picture, vx, vy, step, cover * (1 - hair_cover))
@@ -141,7 +144,7 @@ def _hair(p: SimpleNamespace, vx: Tensor, vy: Tensor, step: Tensor, fine: float,
     shell.crown, shell.width, shell.deep = 1 + p.hair_top, p.width + p.hair_side, p.deep + 0.6 * p.hair_top
     shell.chin_y, shell.jaw, shell.chin, shell.skull = p.hair_low, torch.ones_like(p.jaw), torch.ones_like(p.jaw), p.skull + 0.1
     s = cast(shell, vx, vy, steps=1)
-    soft = texture(tile(fine / 0.6, 1.0, 21), s.x * 0.6 + p.patch_u, s.y * 0.6 + p.patch_v)
+    soft = texture(tile(min(fine / 0.6, 20.0), 0.8, 21), s.x * 0.6 + p.patch_u, s.y * 0.6 + p.patch_v)
     flow = (s.x - 0.6 * p.hair_part) / (s.y.clamp(min=-1.3) + 2.3)
     bend = soft * (0.012 + 0.035 * p.hair_curl)
     strands = texture(tile(fine / 3.2, 0.45, 22), (flow + bend) * 7.4 + p.patch_u, s.y * 0.16 + p.patch_v)
@@ -160,7 +163,7 @@ def _hair(p: SimpleNamespace, vx: Tensor, vy: Tensor, step: Tensor, fine: float,
     # beside the head there is hair too, down to the neck
     beside = torch.minimum(beside, torch.maximum(0.35 - vy, vx.abs() - 0.62 * p.width))
     rear = torch.minimum(torch.minimum(0.03 - s.z, s.x.abs() - 0.7 * p.width), p.hair_low - 0.10 - s.y)
-    curtain = torch.maximum(torch.maximum(curtain, rear), beside).add_(ragged * (p.hair_jag + 0.006))
+    curtain = torch.maximum(torch.maximum(curtain, rear), beside).add_(ragged * (p.hair_jag * (1 - p.hair_curl) + 0.006) + soft * (0.8 * p.hair_jag * p.hair_curl))
     curtain = torch.minimum(curtain, distance + 0.02)
     # strands shine in a band across
     n = normal(s.depth, step)
@@ -175,13 +178,13 @@ def _hair(p: SimpleNamespace, vx: Tensor, vy: Tensor, step: Tensor, fine: float,
     band *= nz.clamp(min=0) * (1 - 0.6 * p.hair_curl)
     depth_in = edge(curtain - 0.02, 0.22).mul_(0.4).add_(0.6)  # darker where it leaves the skin
     colour = lit(p, p.hair * (strands.mul_(0.30).add_(1).clamp_(0.25, 2))[:, None], n, depth_in, (0.25, 0.25, 0.25))
-    shine = (0.35 * p.hair + 0.035) * p.key_colour
+    shine = (0.55 * p.hair + 0.05) * p.key_colour
     colour += shine * (band * depth_in)[:, None]
     return colour, curtain, shell_cover, strands.sub_(1).mul_(3.0)
 
 
 def _back_hair(p: SimpleNamespace, picture: Tensor, vx: Tensor, vy: Tensor, step: Tensor, strands: Tensor) -> None:
-    x = vx + 0.35 * p.sin_yaw
+    x = vx + 0.15 * p.sin_yaw
     low = p.hair_low * 0.97 - vy + 0.02 * strands
     cover = edge(torch.minimum(p.hair_back * p.width - x.abs(), low), 2 * step + 0.05).mul_(vy > -0.5)
     over(picture, p.hair * (0.16 + 0.05 * strands.clamp(-1.5, 1.5))[:, None] * (p.fill_colour + 0.4 * p.key_colour) * 1.6, cover)
@@ -189,7 +192,7 @@ def _back_hair(p: SimpleNamespace, picture: Tensor, vx: Tensor, vy: Tensor, step
 
 def _body(p: SimpleNamespace, picture: Tensor, bx: Tensor, by: Tensor, step: Tensor, inside: Tensor, fine: float) -> None:
     """Neck, shoulders and clothes, upright under the head; the head's shadow falls on them."""
-    size = by.shape[-1]
+    by, size = by.expand_as(bx), bx.shape[-1]
     drop = max(1, round(0.06 * size))
     fallen = torch.cat((inside[:, :1].expand(-1, drop, -1), inside[:, :-drop]), 1)
     shade = 1 - 0.72 * edge(fallen - 0.02, 0.45)
@@ -251,11 +254,11 @@ def _face(p: SimpleNamespace, head: Surface, step: Tensor, fine: float, curtain:
 
     # stubble, beard and moustache
     cheek_line = 0.66 - 0.66 * ax
-    zone = torch.maximum(edge(y - cheek_line + 0.02 * hairs, 0.14), edge(bump(x, 0.31, y - p.nose_base - 0.085, 0.11) - 0.25, 0.4))
+    zone = torch.maximum(edge(y - cheek_line + 0.03 * hairs, 0.20), edge(bump(x, 0.31, y - p.nose_base - 0.085, 0.11) - 0.25, 0.4))
     zone = zone * edge(ax + 0.5 * (y - 0.4) - 0.04, 0.10).clamp_(min=0.55)
     tint(albedo, (-0.30, -0.26, -0.22), zone * p.stubble * (0.9 + 0.25 * hairs))
     bristle = (zone * p.beard * (0.93 + 0.16 * hairs)).clamp_(0, 1)
-    over(albedo, p.hair * (0.75 + 0.25 * hairs[:, None]).clamp_(min=0.2), bristle)
+    over(albedo, p.hair * (0.62 + 0.30 * hairs[:, None]).clamp_(min=0.15), bristle)
 
     # brows
     u = (ax - p.brow_x) / p.brow_w
@@ -275,15 +278,16 @@ def _face(p: SimpleNamespace, head: Surface, step: Tensor, fine: float, curtain:
     ao *= 1 - 0.50 * p.hair_on * under_hair * under_hair
     reach = 0.30 * nose(p, x + 0.16 * p.light_x, y + 0.16 * p.light_y) + 0.7 * nose(p, x + 0.09 * p.light_x, y + 0.09 * p.light_y)
     ao *= 1 - 0.42 * edge(reach - nose(p, x, y) - 0.045, 0.07)
+    ao.clamp_(min=0.42)
     nostril = bump(ax - 0.47 * p.nose_wide, 0.34 * p.nose_wide, y - p.nose_base + 0.013, 0.034)
-    tint(albedo, (-0.70, -0.82, -0.82), (1.3 * nostril).clamp_(max=1))
+    tint(albedo, (-0.62, -0.74, -0.74), (1.2 * nostril).clamp_(max=1))
 
     _mouth(p, albedo, gloss, x, y, step, hairs)
     glint = _eyes(p, albedo, ao, gloss, x, y, step, hairs)
 
     n = normal(head.depth, step)
     face = lit(p, albedo, n, ao, SKIN_WRAP)
-    sheen = gleam(p, n, 4).mul_(gloss).mul_(ao).add_(glint)
+    sheen = gleam(p, n, 4).mul_(gloss).mul_(ao).mul_((2.5 * n[2]).clamp_(max=1)).add_(glint)
     return face.add_(sheen[:, None] * p.key_colour)
 
 
@@ -306,7 +310,7 @@ def _mouth(p: SimpleNamespace, albedo: Tensor, gloss: Tensor, x: Tensor, y: Tens
     comb = x / 0.056
     comb = (comb - comb.round()).abs()
     tooth = (0.70 - 0.45 * u * u) * (1 - 0.25 * edge(comb - 0.47, 0.06 + 12 * step))
-    white = torch.tensor([1.0, 0.95, 0.88])[:, None, None]
+    white = torch.tensor([1.0, 0.94, 0.84])[:, None, None]
     over(albedo, white * tooth[:, None], cavity * edge(top + 0.052 - y, 0.016 + step) * (0.2 + 0.8 * p.smile))
     # the line between closed lips, and the corners
     line = (1 - (y - 0.5 * (top + bottom)).abs() / (0.013 + 0.7 * step)).clamp_(min=0) * edge(1.0 - u.abs(), 0.2) * (1 - edge(p.gap - 0.02, 0.03))
@@ -351,11 +355,11 @@ def _eyes(p: SimpleNamespace, albedo: Tensor, ao: Tensor, gloss: Tensor, x: Tens
 def _ears(p: SimpleNamespace, picture: Tensor, vx: Tensor, vy: Tensor, step: Tensor, head: Surface, cover: Tensor, hair: Tensor) -> Tensor:
     """Both ears, in place; returns their coverage."""
     covers = []
-    flat = SimpleNamespace(**vars(p))
-    flat.cos_roll, flat.sin_roll = torch.ones_like(p.width), torch.zeros_like(p.width)
     hidden = hair * (p.hair_low > 0.45)
     for side in (-1.0, 1.0):
-        ex, ey, ez = rotate(flat, side * (p.width + 0.015), p.eye_y + 0.17, torch.full_like(p.width, -0.06))
+        out, back = side * (p.width + 0.015), -0.06
+        ex, ez = out * p.cos_yaw + back * p.sin_yaw, back * p.cos_yaw - out * p.sin_yaw
+        ey = (p.eye_y + 0.17) * p.cos_pitch - ez * p.sin_pitch
         half = 0.085 * p.ear * (1 + 1.3 * side * p.sin_yaw * -1).clamp(0.35, 1.9)
         u, v = (vx - ex) / half, (vy - ey) / (0.20 * p.ear)
         u = u + 0.22 * side * v

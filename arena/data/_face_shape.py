@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 MIDDLE = 0.485  # where in the image's height the head's centre stands, on average
-RELIEF_STEPS = 3
+RELIEF_STEPS, LANDMARK_STEPS = 3, 10
+LIPS_OUT = 0.045
 
 
 class Surface(NamedTuple):
@@ -48,15 +49,6 @@ def edge(distance: Tensor, soft: Tensor | float) -> Tensor:
     return t * t * (3 - 2 * t)
 
 
-def rotate(p: SimpleNamespace, x: Tensor, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Head frame to view frame (yaw, then pitch, then roll)."""
-    side = x * p.cos_yaw + z * p.sin_yaw
-    front = z * p.cos_yaw - x * p.sin_yaw
-    down = y * p.cos_pitch - front * p.sin_pitch
-    front = y * p.sin_pitch + front * p.cos_pitch
-    return side * p.cos_roll - down * p.sin_roll, side * p.sin_roll + down * p.cos_roll, front
-
-
 def unroll(p: SimpleNamespace, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return x * p.cos_roll + y * p.sin_roll, y * p.cos_roll - x * p.sin_roll
 
@@ -76,12 +68,12 @@ def outline(p: SimpleNamespace, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def nose(p: SimpleNamespace, x: Tensor, y: Tensor) -> Tensor:
     """The nose's ridge: rising from between the eyes to the tip, then a quick return under it."""
     v = ((y - p.nose_top) / (p.nose_tip - p.nose_top)).clamp_(min=0)
-    under = ((p.nose_base - y) / (p.nose_base - p.nose_tip)).clamp_(0, 1)
-    under = under * (2 - under)
+    under = ((p.nose_base - y - 0.45 * x * x / p.nose_wide) / (p.nose_base - p.nose_tip)).clamp_(0, 1)
+    under = under * under * (3 - 2 * under)
     ridge = torch.minimum(v * (p.nose_bridge + (1 - p.nose_bridge) * v), under).mul_(p.nose_high)
-    across = x / (p.nose_wide * (0.50 + 0.38 * torch.minimum(v * v, under)))
+    across = x / (p.nose_wide * (0.62 + 0.46 * torch.minimum(v * v, under)))
     across = across.mul_(across).neg_().add_(1).clamp_(min=0)
-    return ridge * across * (0.35 + 0.65 * across)
+    return ridge * across * (0.15 + 0.85 * across)
 
 
 def relief(p: SimpleNamespace, x: Tensor, y: Tensor) -> Tensor:
@@ -96,21 +88,31 @@ def relief(p: SimpleNamespace, x: Tensor, y: Tensor) -> Tensor:
     # cheeks, mouth and chin
     b += p.cheek * bump(ax - 0.43, 0.34, y - p.cheek_low, 0.30)
     b += 0.07 * bump(x, 0.40, y - p.mouth_y, 0.33)
-    b += p.lip_out * bump(x, p.mouth_w * 0.95, y - p.upper_y, p.lip_high * 1.35)
-    b += p.lip_out * 1.25 * bump(x, p.mouth_w * 0.80, y - p.lower_y, p.lip_low * 1.25)
+    b += LIPS_OUT * bump(x, p.mouth_w * 0.95, y - p.upper_y, p.lip_high * 1.35)
+    b += LIPS_OUT * 1.25 * bump(x, p.mouth_w * 0.80, y - p.lower_y, p.lip_low * 1.25)
     b -= 0.035 * bump(x, 0.24, y - p.lower_y - p.lip_low - 0.07, 0.09)
     b += 0.075 * bump(x, 0.25, y - p.chin_y + 0.14, 0.20)
     return b
 
 
+def swell(p: SimpleNamespace, x: Tensor, y: Tensor) -> Tensor:
+    """About how far the head comes forward at the view position (x, y): what pitch moves up or down, and by how much.
+
+    Near sqrt(1 - r^2) for r^2 < 0.5, but of finite slope at the rim, so that pitch never folds the picture.
+    """
+    far = torch.where(y < 0, p.crown, p.chin_y)
+    r2 = ((x / p.width) ** 2 + (y / far) ** 2).clamp_(max=1)
+    return (1 - 0.5 * (r2 + r2 * r2)) * p.deep
+
+
 def cast(p: SimpleNamespace, x: Tensor, y: Tensor, *, steps: int = RELIEF_STEPS) -> Surface:
     """The head's point under each view position (x, y), roll already taken out; with steps = 1 the smooth head."""
-    front = torch.full_like(x, 0.6)
+    tilt = p.sin_pitch / p.cos_pitch
     b = torch.zeros_like(x)
-    for step in range(max(steps, 2)):
+    level = y / p.cos_pitch + swell(p, x, y) * tilt
+    for step in range(steps):
         side = x - b * p.sin_yaw
-        down = y + b * (p.cos_yaw * p.sin_pitch)
-        hy = (down + front * p.sin_pitch) / p.cos_pitch
+        hy = level + b * (p.cos_yaw * tilt)
         rim, wide, deep = outline(p, hy)
         chord = deep * p.sin_yaw**2 + wide * p.cos_yaw**2
         inside = rim * chord - side * side
@@ -172,13 +174,11 @@ def landmarks(p: SimpleNamespace) -> tuple[Tensor, Tensor]:
     hidden = (sin_out * cos_rim - cos_out * sin_rim) > 0
     sin_out = torch.where(hidden, sin_rim * sign, sin_out)
     cos_out = torch.where(hidden, cos_rim * sign, cos_out)
-    points = [(w * sin_out, jaw_y, d * cos_out + relief(p, w * sin_out, jaw_y))]
+    points = [(w * sin_out, jaw_y, d * cos_out, relief(p, w * sin_out, jaw_y))]
 
     def add(x: Tensor, y: Tensor) -> None:
         rim, wide, deep = outline(p, y)
-        z = root((deep * (rim - x * x / wide)).clamp(min=0)) + relief(p, x, y)
-        x, y, z = torch.broadcast_tensors(x, y, z)
-        points.append((x, y, z))
+        points.append((x, y, root((deep * (rim - x * x / wide)).clamp(min=0)), relief(p, x, y)))
 
     u = row(1, 0.5, 0, -0.5, -1)
     brow = brow_line(p, u)
@@ -200,6 +200,9 @@ def landmarks(p: SimpleNamespace) -> tuple[Tensor, Tensor]:
     u = row(-0.88, -0.4, 0, 0.4, 0.88, 0.4, 0, -0.4)
     _, top, bottom, _ = lips(p, u)
     add(u * p.mouth_w, torch.cat((top[..., :5], bottom[..., 5:]), -1))
-    x, y, z = (torch.cat([torch.broadcast_tensors(*q)[i] for q in points], -1) for i in range(3))
-    x, y, _ = rotate(p, x, y, z)
-    return x[:, 0], y[:, 0]
+    x, y, z, b = (torch.cat([torch.broadcast_tensors(*q)[i] for q in points], -1) for i in range(4))
+    vx = x * p.cos_yaw + (z + b) * p.sin_yaw
+    vy = y * p.cos_pitch
+    for _ in range(LANDMARK_STEPS):  # the view height that `cast` sends to y
+        vy = y * p.cos_pitch - (swell(p, vx, vy) + b * p.cos_yaw) * p.sin_pitch
+    return (vx * p.cos_roll - vy * p.sin_roll)[:, 0], (vx * p.sin_roll + vy * p.cos_roll)[:, 0]

@@ -130,7 +130,7 @@ def scan(
         raise InputError(f"val and judge are shares that leave something to train on, not {val} and {judge}.")
     if not (0 <= max_bad < math.inf) or (max_bad > 1 and max_bad != int(max_bad)):
         raise InputError(f"--max-bad is a count such as 10, or a share such as 0.01, not {max_bad}.")
-    root = _existing_folder(Path(root))
+    root = _existing_folder(Path(root).expanduser())
     files, ignored, links = _walk(root)
     layout, places, notes = _lay_out(sorted(files, key=splits.natural), group)
     if not places:

@@ -95,7 +95,7 @@ def accuracy(real: ArrayLike, fake: ArrayLike, threshold: float = 0.0) -> float:
     """Share of all m + n images told right at a threshold on the logit (0 = probability one half)."""
     real, fake = _checked(real, fake)
     right = np.count_nonzero(fake >= threshold) + np.count_nonzero(real < threshold)
-    return right / (real.size + fake.size)
+    return float(right / (real.size + fake.size))
 
 
 def best_threshold(real: ArrayLike, fake: ArrayLike) -> float:

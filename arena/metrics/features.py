@@ -1,8 +1,10 @@
 """What the distances look at: images in, one row of features each out.
 
-Every extractor has `name`, `dims` (None where it depends on the image size), `describe` (architecture, seed and hash of
-the weights: the protocol that a figure carries) and is called with images B 3 H W, uint8 or float in [-1, 1]; it
-returns B x d float32 on the CPU. None of them trains, and the same weights and images give the same features.
+Every extractor has `name`; `dims` (None where it depends on the image size); `distance`, what a Fréchet distance on
+these features may be called ("fid" for FID's own alone); `describe`, the protocol that a figure carries (architecture,
+seed, hash of the weights, resize); `resizes`, whether images of any size give comparable features. It is called with
+images B 3 H W, uint8 or float in [-1, 1], and returns B x d float32 on the CPU. None trains: the same images give the
+same features.
 """
 
 import hashlib
@@ -32,8 +34,12 @@ class Extractor(Protocol):
     """Images B 3 H W (uint8, or float in [-1, 1]) to features B x d (float32, CPU)."""
 
     name: str
-    dims: int | None
+    distance: str
     describe: str
+    resizes: bool
+
+    @property
+    def dims(self) -> int | None: ...
 
     def __call__(self, images: Tensor) -> Tensor: ...
 
@@ -48,6 +54,8 @@ class Inception:
     Raises InputError where the weights are missing, damaged or not the official ones.
     """
 
+    resizes = True
+
     def __init__(
         self,
         weights: str | Path | None = None,
@@ -61,10 +69,11 @@ class Inception:
         if path is None:
             raise InputError(missing_weights())
         state, sha = _official_weights(path)
-        self.name, self.dims, self.sha = f"inception-{dims}", dims, sha
+        self.name, self.dims = f"inception-{dims}", dims
+        self.distance = "fid" if dims == 2048 else f"fd-{self.name}"
         self.describe = f"pytorch-fid InceptionV3, {dims} dims, weights sha256 {sha}, resize bilinear 299 no antialias"
         self.device, self.batch_size = torch.device(device), batch_size
-        self.net = _inception_net(state, dims, path).to(self.device, memory_format=torch.channels_last)
+        self.net = _inception_net(state, dims, path).to(self.device).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
@@ -83,6 +92,7 @@ class RandomConv:
     arXiv 2002.09797). Which direction it is sensitive to depends on the seed: use several. Images of 16 px or more.
     """
 
+    resizes = False
     widths, strides = (32, 64, 128, 128), (2, 2, 2, 1)
 
     def __init__(self, seed: int = 0, device: str | torch.device = "cpu"):
@@ -94,12 +104,14 @@ class RandomConv:
             layers.append(layer.requires_grad_(False))
         sha = hashlib.sha256(b"".join(layer.weight.numpy().tobytes() for layer in layers)).hexdigest()
         self.name, self.dims = f"conv704-s{seed}", 2 * sum(self.widths)
+        self.distance = f"rfd-{self.name}"
+        widths, strides = ("-".join(map(str, values)) for values in (self.widths, self.strides))
         self.describe = (
-            f"random conv {'-'.join(map(str, self.widths))} (3x3, strides {'-'.join(map(str, self.strides))}, He, ReLU), "
-            f"mean and std of each channel, seed {seed}, weights sha256 {sha}, images at their own size"
+            f"random conv {widths} (3x3, strides {strides}, He, ReLU), mean and std of each channel, "
+            f"seed {seed}, weights sha256 {sha}, images at their own size"
         )
         self.device = torch.device(device)
-        self.layers = nn.ModuleList(layers).to(self.device, memory_format=torch.channels_last)
+        self.layers = nn.ModuleList(layers).to(self.device).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
@@ -121,8 +133,7 @@ class Spectrum:
     without the zero frequency, to brightness. A floor at the power of 8-bit rounding keeps a flat image finite.
     """
 
-    name = "spectrum"
-    dims = None
+    name, dims, distance, resizes = "spectrum", None, "sfd", False
     describe = "azimuthal log power spectrum of Rec. 601 grey, rings 1 to S / sqrt 2, images at their own size"
 
     def __init__(self, device: str | torch.device = "cpu"):
@@ -131,7 +142,7 @@ class Spectrum:
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
         batch_size = _batch_size(images, self.device)
-        order, ends = _rings(*images.shape[-2:], self.device)
+        order, ends = _rings(images.shape[-2], images.shape[-1], self.device)
         counts = ends.diff()
         grey = torch.tensor([0.299, 0.587, 0.114], device=self.device)
         rounding = (2 / 255) ** 2 / 12  # variance of rounding to 8 bits, for images in [-1, 1]
@@ -192,7 +203,7 @@ def _batch_size(images: Tensor, device: torch.device) -> int:
 
 
 def _in_batches(images: Tensor, device: torch.device, batch_size: int, features: Any) -> Tensor:
-    assert images.ndim == 4 and images.shape[1] == 3, f"expected B 3 H W, got {tuple(images.shape)}"
+    assert images.shape[1:2] == (3,), f"expected B 3 H W, got {tuple(images.shape)}"
     return torch.cat([features(batch.to(device)).float().cpu() for batch in images.split(batch_size)])
 
 

@@ -11,12 +11,13 @@ N = number of images, d = number of features.
 """
 
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import blas
 
-Matrix = NDArray[np.float64]
+Matrix = NDArray[np.floating[Any]]
 
 _TOLERANCE = 1e-6  # a relative error of the distance that may reach this (bound; seen: 100 times less) is not accepted
 
@@ -149,6 +150,7 @@ def _spread(a: Reference, b: Reference) -> float:
     traces = a.trace + b.trace
     if b.thin and not (a.thin and len(a.factor) <= len(b.factor)):
         a, b = b, a  # the fewer rows on the outside
+    square: Matrix
     if b.thin:
         product = a.factor @ b.factor.T
         square = product @ product.T

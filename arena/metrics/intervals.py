@@ -5,6 +5,8 @@ together, and each block is left out in turn. The interval speaks of the distanc
 upward bias that a Fréchet distance has at small N, which is what the real-against-real floor is for.
 """
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import stdtrit
@@ -20,7 +22,7 @@ def cut(n: int, blocks: int = 10) -> list[slice]:
     if n < 3:
         raise ValueError(f"an interval needs at least 3 images, got {n}.")
     edges = np.linspace(0, n, min(blocks, n) + 1).round().astype(int)
-    return [slice(int(a), int(b)) for a, b in zip(edges, edges[1:], strict=False)]
+    return [slice(int(a), int(b)) for a, b in pairwise(edges)]
 
 
 def jackknife(value: float, without: ArrayLike, level: float = 0.95) -> Interval:

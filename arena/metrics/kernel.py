@@ -90,7 +90,7 @@ def _cross_sum(x: NDArray, y: NDArray) -> float:
 
 
 def _block_sums(x: NDArray, blocks: list[slice]) -> NDArray[np.float64]:
-    """Upper triangle: [a, b] is the sum of k over both orders of the pairs between blocks a and b, no row with itself."""
+    """Upper triangle: [a, b] is the sum of k over the pairs between blocks a and b, in both orders, i = j left out."""
     sums = np.zeros((len(blocks), len(blocks)))
     for a, block in enumerate(blocks):
         rows = x[block]

@@ -41,7 +41,7 @@ class Panel:
 
     distances: list[Distance]
     note: str | None
-    _seen: dict[tuple[str, ...], Any] = field(default_factory=dict)
+    _seen: dict[tuple[str, ...], Any] = field(default_factory=dict, repr=False)
 
     def score(self, fakes: Tensor, reals: Tensor, floor_reals: Tensor) -> dict[str, Score]:
         """Every distance from fakes to reals, as plain numbers ready for JSON.
@@ -59,19 +59,16 @@ class Panel:
         floor_n = min(len(fakes), len(floor_reals))
         floor_reals = subset(floor_reals, floor_n)
         of_reals, of_floor = _hash(reals), _hash(floor_reals)
-        features: dict[str, Any] = {}
+        features: dict[str, Tensor] = {}
         scores = {}
         for distance in self.distances:
             extract = distance.extractor
             if extract.name not in features:
-                features[extract.name] = extract(fakes).numpy()
-            reference = self._once(
-                (distance.name, of_reals), lambda d=distance: d.reference(d.extractor(reals).numpy())
-            )
-            floor = self._once(
-                (distance.name, of_reals, of_floor),
-                lambda d=distance, r=reference: float(r.distance(d.extractor(floor_reals).numpy())),
-            )
+                features[extract.name] = extract(fakes)
+            rows = self._once((extract.name, of_reals), extract, reals)
+            floor_rows = self._once((extract.name, of_floor), extract, floor_reals)
+            reference = self._once((distance.name, of_reals), distance.reference, rows)
+            floor = self._once((distance.name, of_reals, of_floor), reference.distance, floor_rows)
             value, low, high = distance.interval(reference, features[extract.name])
             scores[distance.name] = {
                 "value": value,
@@ -86,9 +83,9 @@ class Panel:
             }
         return scores
 
-    def _once(self, key: tuple[str, ...], make: Callable[[], Any]) -> Any:
+    def _once(self, key: tuple[str, ...], make: Callable[..., Any], *arguments: Any) -> Any:
         if key not in self._seen:
-            self._seen[key] = make()
+            self._seen[key] = make(*arguments)
         return self._seen[key]
 
 
@@ -103,7 +100,7 @@ def quality_panel(device: str | torch.device = "cpu", inception: str | Path | No
     if weights is not None:
         panel.append(Distance("fid", Inception(weights, device=device), Reference, frechet_interval))
     nets = [RandomConv(seed, device) for seed in SEEDS]
-    panel += [Distance(f"rfd-{net.name}", net, Reference, frechet_interval) for net in nets]
+    panel += [Distance(net.distance, net, Reference, frechet_interval) for net in nets]
     panel += [Distance(f"kid-{net.name}", net, KernelReference, kernel_interval) for net in nets]
     panel.append(Distance("sfd", Spectrum(device), Reference, frechet_interval))
     note = None

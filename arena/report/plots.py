@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 CROWD = 40  # rounds beyond which points and dividers would only blacken the plot
-WIDTH = 3.6  # inches of 100 units: about the width of a phone
+WIDTH, WIDE = 3.6, 4.7  # inches of 72 px: the width of a phone, once with room to spare and once without
 INKS = (
     "ink", "muted", "rule", "real", "fake", "before", "after", "baseline", "way0", "way1",
     "phase0", "phase1", "phase2", "phase3", "phase4", "phase5",
@@ -27,10 +27,10 @@ Series = tuple[str, str, list[tuple[int, Estimate]]]  # colour, line style, (rou
 
 def rounds_plot(
     series: Sequence[Series], *, floors: Sequence[Series] = (), chance: float | None = None,
-    limits: tuple[float | None, float | None] = (None, None), shares: bool = False,
+    limits: tuple[float, float] | None = None, shares: bool = False, width: float = WIDTH,
 ) -> str:
     """Figures over rounds with their intervals as bars; floors as dotted steps; a line at chance."""  # fmt: skip
-    figure, axes = _figure(2.2)
+    figure, axes = _figure(0.3 + 0.52 * width, width)
     numbers = sorted({number for _, _, points in series for number, _ in points})
     if chance is not None:
         axes.axhline(chance, color=STAND_IN["muted"], linewidth=0.9, linestyle=(0, (1, 2)))
@@ -55,19 +55,20 @@ def rounds_plot(
     return _svg(figure)
 
 
-def _quantity_axis(axes: Any, series: Sequence[Series], floors: Sequence[Series], limits: tuple) -> None:
+def _quantity_axis(axes: Any, series: Sequence[Series], floors: Sequence[Series], limits: tuple[float, float] | None) -> None:
     """Linear from zero, or logarithmic where the figures span more than a factor of thirty."""
-    if limits != (None, None):
+    if limits:
         axes.set_ylim(*limits)
         return
-    values = [end for _, _, points in series for _, found in points for end in (found.low, found.value, found.high)]
-    values += [found.value for _, _, points in floors for _, found in points]
-    present = [value for value in values if value is not None]
-    if min(present) > 0 and max(present) > 30 * min(present):
+    ends = [end for _, _, points in series for _, found in points for end in (found.low, found.value, found.high)]
+    figures = [end for end in ends if end is not None]
+    if min(figures) > 0 and max(figures) > 30 * min(figures):
         axes.set_yscale("log")
         axes.minorticks_off()
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         return
-    low, high = min(0.0, *present), max(0.0, *present)
+    figures += [found.value for _, _, points in floors for _, found in points]
+    low, high = min(0.0, *figures), max(0.0, *figures)
     spare = 0.06 * (high - low) or 1.0
     axes.set_ylim(low - spare if low < 0 else 0, high + spare)
 
@@ -76,7 +77,7 @@ def histogram(real: "np.ndarray", fake: "np.ndarray", threshold: float | None, s
     """Logits of reals and fakes as shares of images per bin, with the threshold; what lies outside goes to the end bins."""
     import numpy as np
 
-    figure, axes = _figure(1.75)
+    figure, axes = _figure(2.2, WIDE)
     edges = np.linspace(*span, 37)
     for ink, scores in (("real", real), ("fake", fake)):
         if scores.size:
@@ -147,7 +148,7 @@ def _running_mean(curve: "np.ndarray", width: int) -> "np.ndarray":
 
 def time_plot(numbers: Sequence[int], phases: Sequence[tuple[str, Sequence[float]]]) -> str:
     """Seconds per round, one bar a round, stacked by phase: (colour, seconds of each round) ..."""
-    figure, axes = _figure(max(1.1, 0.55 + 0.24 * len(numbers)), left=34)
+    figure, axes = _figure(max(1.3, 0.6 + 0.26 * len(numbers)), WIDE)
     left = [0.0] * len(numbers)
     for ink, seconds in phases:
         axes.barh(range(len(numbers)), seconds, left=left, height=0.62, color=STAND_IN[ink], linewidth=0)
@@ -169,13 +170,12 @@ def _round_axis(axes: Any, numbers: Sequence[int]) -> None:
     axes.set_xlabel("round")
 
 
-def _figure(height: float, left: float = 44) -> tuple[Any, Any]:
-    """A figure and its axes in the house style; `left` is the margin in points for the axis labels."""
+def _figure(height: float, width: float = WIDTH, left: float = 40) -> tuple[Any, Any]:
+    """A figure of so many inches and its axes in the house style; `left` is the margin in px for the axis labels."""
     from matplotlib.figure import Figure  # not pyplot: no window system, no state shared with the caller
 
-    width = 72 * WIDTH
-    figure = Figure(figsize=(WIDTH, height), dpi=72)
-    axes = figure.add_axes((left / width, 30 / (72 * height), 1 - (left + 6) / width, 1 - 36 / (72 * height)))
+    figure, size = Figure(figsize=(width, height), dpi=72), 8.5 if width == WIDTH else 9.5
+    axes = figure.add_axes((left / 72 / width, 30 / 72 / height, 1 - (left + 6) / 72 / width, 1 - 36 / 72 / height))
     figure.patch.set_alpha(0)
     axes.patch.set_alpha(0)
     for side in ("top", "right", "left"):
@@ -183,9 +183,9 @@ def _figure(height: float, left: float = 44) -> tuple[Any, Any]:
     axes.spines["bottom"].set_color(STAND_IN["rule"])
     axes.grid(visible=True, axis="y", color=STAND_IN["rule"], linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.tick_params(length=0, labelsize=8.5, labelcolor=STAND_IN["muted"], pad=4)
-    axes.xaxis.label.set(color=STAND_IN["muted"], size=8.5)
-    axes.yaxis.label.set(color=STAND_IN["muted"], size=8.5)
+    axes.tick_params(length=0, labelsize=size, labelcolor=STAND_IN["muted"], pad=4)
+    axes.xaxis.label.set(color=STAND_IN["muted"], size=size)
+    axes.yaxis.label.set(color=STAND_IN["muted"], size=size)
     return figure, axes
 
 

@@ -69,7 +69,7 @@ def unit(value: float | None) -> str:
 
 def percent(value: float | None) -> str:
     """A share as percent with one decimal."""
-    return MISSING if value is None else f"{100 * value:.1f} %"
+    return MISSING if value is None else f"{100 * value:.1f} %"
 
 
 def amount(value: float | None) -> str:

@@ -98,6 +98,7 @@ def test_exif_orientation_of_a_jpeg(orientation):
     assert np.abs(half.astype(int) - truth[::2, ::2]).mean() < 2
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_damaged_exif_is_no_reason_to_refuse():
     data = encoded(Image.fromarray(noise(8, 8)), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff" + b"\xff" * 30)
     assert decoded(data).shape == (8, 8, 3)

@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 import torch
 
+from bitwise import equal
+
 COMMAND = [
     sys.executable, "-m", "arena", "run", "--generator", "cyclegan", "--detector", "cnnspot", "--preset", "smoke",
-    "--seed", "3", "--evade", "0.3", "--set", "save_seconds=0", "--set", "generator.ema=0.9", "--device", "cpu",
+    "--seed", "3", "--evade", "0.3", "--set", "save_seconds=0", "--set", "detector_steps=3", "--set", "generator.ema=0.9",
+    "--device", "cpu",
 ]  # fmt: skip
 UNTIMED = ("seconds", "images_per_second", "started", "ended", "command", "run")
 
@@ -48,16 +51,6 @@ def saved_values(root: Path) -> dict[str, object]:
         elif path.is_file() and path.suffix in (".npy", ".csv", ".safetensors"):
             found[name] = path.read_bytes()
     return found
-
-
-def equal(a, b) -> bool:
-    try:
-        torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
-    except AssertionError:
-        return False
-    except (TypeError, ValueError):
-        return a == b
-    return True
 
 
 @pytest.fixture(scope="module")

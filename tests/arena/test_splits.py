@@ -212,7 +212,7 @@ def test_auto_takes_a_class_in_the_name_for_no_source():
     """Ten classes whose pictures resemble each other a little, like those of CIFAKE."""
     rng = np.random.default_rng(0)
     names = [f"c{c:02d}_{i:04d}.jpg" for c in range(10) for i in range(40)]
-    thumbs = sources(rng, [name[:3] for name in names], spread=400)
+    thumbs = sources(rng, [name[:3] for name in names], spread=300)
     groups, text = find(names, thumbs)
     assert len(set(groups)) == 400
     assert text.startswith("auto: every picture on its own")

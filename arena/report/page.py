@@ -1,0 +1,327 @@
+"""The page: gathers what each part of report.html shows and fills the template."""
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, TypeVar
+
+from arena.report import plots, round_files, table, words
+from arena.report.ledger_view import (
+    Estimate, Round, Score, directions, distance_names, family_of, main_distance, mapping, player, read_summary, rounds_of,
+)  # fmt: skip
+from arena.report.round_files import Damaged, Picture, round_folder, shown_rounds
+
+PICTURE_BYTES = 3_000_000  # of all pictures together; base64 adds a third, and the page stays below 5 MB
+LOSSES = 24  # loss curves shown per player
+PHASE_INKS = {
+    "train generator": "phase0", "forge": "phase1", "judge before": "phase2", "train detector": "phase3",
+    "judge after": "phase4", "record": "phase5",
+}  # fmt: skip
+FAMILIES = {
+    "fid": "Fréchet distance of Inception features",
+    "rfd": "Fréchet distance of random-convolution features",
+    "kid": "kernel distance (unbiased, may be negative)",
+    "sfd": "Fréchet distance of log-power spectra",
+}
+T = TypeVar("T")
+
+
+class Gatherer:
+    """Reads one run's files; remembers which parts had to be left out, and why."""
+
+    def __init__(self, run: Path):
+        self.run, self.left_out = run, list[str]()
+        self.summary = read_summary(run)
+        self.rounds = rounds_of(self.summary)
+        self.shown = shown_rounds([entry.number for entry in self.rounds])
+
+    def file(self, reader: Callable[[Path], T | None], path: Path) -> T | None:
+        """What a reader finds, or None where the file is not there or damaged (which is remembered)."""
+        try:
+            return reader(path)
+        except Damaged as reason:
+            self.left_out.append(f"{path.relative_to(self.run)}: {reason}")
+            return None
+
+    def folder(self, number: int) -> Path:
+        return round_folder(self.run, number)
+
+
+def render(run: Path) -> str:
+    """The whole page. Raises InputError where there is no run, or its summary is damaged."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    here = Gatherer(run)
+    summary = here.summary
+    settings, provenance = mapping(summary.get("settings")), mapping(summary.get("provenance"))
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"unit": table.unit, "percent": table.percent, "amount": table.amount}
+    environment.filters |= {"duration": table.duration, "arrow": table.arrow}
+    return environment.get_template("report.html").render(
+        run=str(summary.get("run") or run.resolve().name),
+        status=str(summary.get("status") or "unknown"),
+        generator=player(summary, "generator"),
+        detector=player(summary, "detector"),
+        data_name=str(mapping(summary.get("data")).get("name") or mapping(settings.get("data")).get("source") or ""),
+        all_synthetic=mapping(settings.get("data")).get("source") == "faces",
+        verdict=words.verdict(summary),
+        citation=words.citation(summary),
+        badges=badges(summary, here.rounds),
+        tiles=tiles(here.rounds),
+        table=table.round_table(summary),
+        curves=detection_curves(here.rounds),
+        distances=distance_curves(here.rounds),
+        histograms=histograms(here),
+        **pictures(here),
+        losses=losses(here),
+        time=time_spent(here.rounds),
+        data=data_facts(here),
+        settings=flat(settings),
+        provenance=flat(provenance),
+        notes=[str(note) for note in summary.get("notes") or []],
+        shown=here.shown,
+        total=len(here.rounds),
+        left_out=here.left_out,
+    )
+
+
+def badges(summary: Mapping[str, Any], rounds: Sequence[Round]) -> list[str]:
+    """What a reader must know before believing a figure, in two or three words each."""
+    settings, provenance = mapping(summary.get("settings")), mapping(summary.get("provenance"))
+    found = ["still running"] if summary.get("status") != "finished" else []
+    found += [f"{settings['preset']} preset"] if settings.get("preset") else []
+    for name, origin in mapping(provenance.get("weights")).items():
+        found.append(f"{name}: {str(origin).partition(':')[0].partition('(')[0].strip() or 'weights unknown'}")
+    names = distance_names(rounds)
+    if names:
+        found.append("FID" if any(family_of(name) == "fid" for name in names) else "no FID: stand-in distances")
+    found += [f"evade {settings['evade']}"] if settings.get("evade") else []
+    size = mapping(settings.get("data")).get("size")
+    found += [f"{size} px"] if size else []
+    found += [f"seed {settings['seed']}"] if settings.get("seed") is not None else []
+    return found
+
+
+def tiles(rounds: Sequence[Round]) -> list[dict[str, str]]:
+    """The run's few key figures: name, figure, what stands below it."""
+    found = []
+    judged = [entry for entry in rounds if entry.after and entry.after.auc]
+    if judged:
+        last = judged[-1]
+        found += _score_tile(f"AUC after round {last.number}", last.after)
+        found += _score_tile("AUC before: fakes never seen", last.before)
+        if last.before and last.before.escape_interval:
+            escape = last.before.escape_interval
+            found.append(_tile("Escaped last round’s detector", escape, table.percent))
+    name = main_distance(rounds)
+    for way in directions(rounds, name) if name else []:
+        last_seen = [entry.distance(name, way) for entry in rounds if entry.distance(name, way)][-1]
+        assert last_seen
+        tile = _tile(f"{name} {table.arrow(way)}".strip(), last_seen.estimate, table.amount)
+        if last_seen.floor is not None:
+            tile["below"] += f", floor {table.amount(last_seen.floor)}"
+        found.append(tile)
+    return found
+
+
+def _score_tile(title: str, score: Score | None) -> list[dict[str, str]]:
+    return [_tile(title, score.auc, table.unit)] if score and score.auc else []
+
+
+def _tile(title: str, estimate: Estimate, form: Callable[[float | None], str]) -> dict[str, str]:
+    below = table.interval(estimate, form) if estimate.bounded else "no interval"
+    return {"title": title, "figure": form(estimate.value), "below": below}
+
+
+def detection_curves(rounds: Sequence[Round]) -> dict[str, Any]:
+    """AUC and escape rate over the rounds: after, before, baseline."""
+    aucs = {
+        kind: [(entry.number, score.auc) for entry in rounds if (score := getattr(entry, kind)) and score.auc]
+        for kind in ("after", "before", "baseline")
+    }
+    escapes = {
+        kind: [(entry.number, s.escape_interval) for entry in rounds if (s := getattr(entry, kind)) and s.escape_interval]
+        for kind in ("after", "before")
+    }
+    styles = {"after": "o-", "before": "o--", "baseline": "s:"}
+    lows = [found.low if found.low is not None else found.value for points in aucs.values() for _, found in points]
+    curves: dict[str, Any] = {"auc": None, "escape": None, "kinds": [kind for kind, points in aucs.items() if points]}
+    if lows:
+        series = [(kind, styles[kind], points) for kind, points in aucs.items() if points]
+        curves["auc"] = _markup(plots.rounds_plot(series, chance=0.5, limits=(min(0.47, min(lows) - 0.03), 1.02), width=plots.WIDE))
+    series = [(kind, styles[kind], points) for kind, points in escapes.items() if points]
+    if series:
+        top = max(found.high or found.value for _, _, points in series for _, found in points)
+        curves["escape"] = _markup(plots.rounds_plot(series, limits=(0, min(1.02, 1.15 * top + 0.01)), shares=True, width=plots.WIDE))
+    return curves
+
+
+def distance_curves(rounds: Sequence[Round]) -> list[dict[str, Any]]:
+    """One plot a distance: its directions as lines, each with the floor (real against real) at the same count."""
+    found = []
+    for name in distance_names(rounds):
+        series, floors, labels = [], [], []
+        for place, way in enumerate(directions(rounds, name)):
+            seen = [(entry.number, d) for entry in rounds if (d := entry.distance(name, way))]
+            ink = f"way{place % 2}"
+            series.append((ink, "o-" if place < 2 else "s--", [(number, d.estimate) for number, d in seen]))
+            floors.append((ink, ":", [(number, Estimate(d.floor)) for number, d in seen if d.floor is not None]))
+            labels.append((ink, table.arrow(way) or "fakes"))
+        last = next(d for entry in reversed(rounds) for d in entry.distances if d.name == name)
+        floors = [floor for floor in floors if floor[2]]
+        found.append({
+            "name": name, "what": FAMILIES.get(family_of(name), ""), "labels": labels, "n": last.n,
+            "features": last.features, "floors": bool(floors),
+            "svg": _markup(plots.rounds_plot(series, floors=floors)),
+        })  # fmt: skip
+    return found
+
+
+def histograms(here: Gatherer) -> list[dict[str, Any]]:
+    """Per shown round: logits of reals and fakes, before and after, on one scale."""
+    found = []
+    for entry in here.rounds:
+        if entry.number not in here.shown:
+            continue
+        scores = here.file(round_files.read_scores, here.folder(entry.number) / "scores.npz") or {}
+        panels = []
+        kinds = [kind for kind in ("before", "after") if any(len(scores.get(f"{kind}_{who}", ())) for who in ("real", "fake"))]
+        parts = [scores[f"{kind}_{who}"] for kind in kinds for who in ("real", "fake") if f"{kind}_{who}" in scores]
+        limits = [s.threshold for kind in kinds if (s := getattr(entry, kind)) and s.threshold is not None]
+        for kind in kinds:
+            judged: Score | None = getattr(entry, kind)
+            span = plots.score_span(parts, None)
+            span = (min([span[0], *limits]), max([span[1], *limits])) if limits else span
+            real, fake = (scores.get(f"{kind}_{who}", parts[0][:0]) for who in ("real", "fake"))
+            svg = plots.histogram(real, fake, judged.threshold if judged else None, span)
+            panels.append({"kind": kind, "auc": judged.auc if judged else None, "svg": _markup(svg)})
+        if panels:
+            found.append({"round": entry.number, "panels": panels})
+    return found
+
+
+def pictures(here: Gatherer) -> dict[str, Any]:
+    """Sample sheets and extremes of the shown rounds; the first and the last first when the room is scarce."""
+    paths = {
+        (kind, number): here.folder(number) / f"{kind}.png" for number in here.shown for kind in ("sheet", "extremes")
+    }
+    paths = {key: path for key, path in paths.items() if path.is_file()}
+    sizes = {key: path.stat().st_size for key, path in paths.items()}
+    budgets = dict(sizes)
+    if sum(sizes.values()) > PICTURE_BYTES:
+        ends = {here.shown[0], here.shown[-1]}
+        first = [key for key in paths if key[1] in ends]
+        rest = [key for key in paths if key[1] not in ends]
+        share = PICTURE_BYTES // 2 if rest else PICTURE_BYTES
+        budgets = {key: share // len(first) for key in first}
+        budgets |= {key: (PICTURE_BYTES - share) // len(rest) for key in rest}
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    for key, path in paths.items():
+        picture = here.file(lambda path, budget=budgets[key]: round_files.read_picture(path, budget), path)  # type: ignore[misc]
+        if picture:
+            found[key] = _picture(key[1], picture, path.relative_to(here.run))
+    extremes = []
+    for number in reversed(here.shown):
+        lists = here.file(round_files.read_extremes, here.folder(number) / "extremes.json") or {}
+        if ("extremes", number) in found or lists:
+            listed = {kind: entries[:16] for kind, entries in lists.items()}
+            extremes.append({"round": number, "picture": found.get(("extremes", number)), "lists": listed})
+    sheets = [found["sheet", number] for number in here.shown if ("sheet", number) in found]
+    ways = directions(here.rounds, main_distance(here.rounds) or "")
+    return {"sheets": sheets, "extremes": extremes, "ways": ways}
+
+
+def _picture(number: int, picture: Picture, path: Path) -> dict[str, Any]:
+    source = f"data:{picture.mime};base64,{base64.b64encode(picture.content).decode()}"
+    return {"round": number, "source": _markup(source), "width": picture.width, "height": picture.height,
+            "reduced": picture.reduced, "path": path.as_posix()}  # fmt: skip
+
+
+def losses(here: Gatherer) -> list[dict[str, Any]]:
+    """Per player: one plot a loss, the rounds on end; rounds that still play included."""
+    import numpy as np
+
+    numbers = sorted(int(path.name) for path in (here.run / "rounds").glob("[0-9]*") if path.name.isdecimal())
+    found = []
+    for who, ink in (("generator", "phase0"), ("detector", "phase3")):
+        read = [here.file(round_files.read_losses, here.folder(number) / f"{who}.csv") for number in numbers]
+        fits = [fit for fit in read if fit and any(len(curve) for curve in fit.values())]
+        names = list(dict.fromkeys(name for fit in fits for name in fit))[:LOSSES]
+        curves = []
+        for name in names:
+            parts = [fit.get(name, np.full(len(next(iter(fit.values()))), np.nan)) for fit in fits]
+            curves.append({"name": name, "svg": _markup(plots.loss_plot(parts, ink))})
+        if curves:
+            found.append({"player": player(here.summary, who), "role": who, "curves": curves, "rounds": len(fits)})
+    return found
+
+
+def time_spent(rounds: Sequence[Round]) -> dict[str, Any] | None:
+    """Seconds per phase and round as a plot; total, share and median images per second of each phase."""
+    timed = [entry for entry in rounds if entry.seconds]
+    if not timed:
+        return None
+    phases = list(dict.fromkeys([*PHASE_INKS, *(name for entry in timed for name in entry.seconds)]))
+    phases = [name for name in phases if any(name in entry.seconds for entry in timed)]
+    inks = {name: PHASE_INKS.get(name, f"phase{place % 6}") for place, name in enumerate(phases)}
+    shown = shown_rounds([entry.number for entry in timed])
+    drawn = [entry for entry in timed if entry.number in shown]
+    stacks = [(inks[name], [entry.seconds.get(name, 0.0) for entry in drawn]) for name in phases]
+    whole = sum(sum(entry.seconds.values()) for entry in timed)
+    rows = []
+    for name in phases:
+        spent = sum(entry.seconds.get(name, 0.0) for entry in timed)
+        rates = [entry.rates[name] for entry in timed if name in entry.rates]
+        rows.append({"name": name, "ink": inks[name], "seconds": spent, "share": spent / whole if whole else None,
+                     "rate": median(rates) if rates else None})  # fmt: skip
+    return {"svg": _markup(plots.time_plot(shown, stacks)), "rows": rows, "total": whole}
+
+
+def data_facts(here: Gatherer) -> dict[str, Any]:
+    """Counts per split and domain, what else the summary says of the data, and the manifest in figures."""
+    data = mapping(here.summary.get("data"))
+    images = {str(split): mapping(counts) for split, counts in mapping(data.get("images")).items()}
+    domains = list(dict.fromkeys(domain for counts in images.values() for domain in counts))
+    facts = [(key, value) for key, value in flat(data) if not key.startswith("images.") and key != "manifest"]
+    manifest = here.file(round_files.read_manifest, here.run / "data" / "manifest.jsonl")
+    if manifest:
+        megabytes = manifest.size_bytes / 1e6
+        facts.append(("images in the manifest", f"{manifest.images:,} ({megabytes:,.1f} MB)"))
+        facts.append(("formats", ", ".join(f"{name} {count:,}" for name, count in manifest.formats.most_common(8))))
+        sizes = [f"{w} × {h} px: {count:,}" for (w, h), count in manifest.sizes.most_common(5)]
+        others = len(manifest.sizes) - len(sizes)
+        facts.append(("sizes", ", ".join(sizes) + (f" and {others:,} other sizes" if others > 0 else "")))
+        facts.append(("groups", f"{len(manifest.groups):,} ({_straddle(manifest.straddling_groups)})"))
+        facts.append(("different contents", f"{len(manifest.contents):,} ({_straddle(manifest.straddling_contents)})"))
+        if manifest.bad_lines:
+            here.left_out.append(f"data/manifest.jsonl: {manifest.bad_lines} of its lines are no JSON objects")
+    return {"images": images, "domains": domains, "facts": facts}
+
+
+def _straddle(count: int) -> str:
+    return f"{count:,} of them in more than one split: scores may flatter" if count else "none in more than one split"
+
+
+def flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """("generator.options.width", "32") ... of nested settings, at most 300 of at most 1,000 characters each."""
+    found: list[tuple[str, str]] = []
+    for key, entry in value.items():
+        if isinstance(entry, Mapping) and entry:
+            found += flat(entry, f"{prefix}{key}.")
+        else:
+            text = {None: "none", True: "yes", False: "no"}.get(entry) if entry in (None, True, False) else None
+            if isinstance(entry, int | float) and not isinstance(entry, bool):
+                text = f"{entry:g}" if isinstance(entry, float) else str(entry)
+            found.append((f"{prefix}{key}", (text or str(entry))[:1000]))
+    return found[:300]
+
+
+def _markup(text: str) -> Any:
+    """Text that is this package's own (an SVG, a data URI) and must not be escaped."""
+    from markupsafe import Markup
+
+    return Markup(text)
