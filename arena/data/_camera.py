@@ -1,15 +1,17 @@
 """A small camera: linear light to the JPEG that a phone would have stored.
 
 Order of a real one: vignette and exposure, defocus, photon (shot) and read noise on the sensor, tone curve, and JPEG by
-libjpeg through torchvision (4:2:0, quality drawn per image). The noise passes a 2 x 2 mix, as demosaicing leaves it:
+libjpeg through Pillow (4:2:0, quality drawn per image). The noise passes a 2 x 2 mix, as demosaicing leaves it:
 neighbouring pixels are correlated, so that "real" has no white noise floor.
 """
 
+from io import BytesIO
 from types import SimpleNamespace
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
-from torchvision.io import decode_jpeg, encode_jpeg
 
 from arena.data._face_shape import root
 
@@ -66,6 +68,16 @@ def store(display: Tensor) -> Tensor:
     return (display * 255 + 0.5).clamp_(0, 255).to(torch.uint8)
 
 
+def jpeg(image: np.ndarray, quality: int) -> Tensor:
+    """One picture, S S 3 bytes, to JPEG and back."""
+    size = image.shape[:2]
+    with BytesIO() as file:
+        Image.frombuffer("RGB", size, image, "raw", "RGB", 0, 1).save(file, "JPEG", quality=quality)
+        file.seek(0)
+        pixels = Image.open(file, formats=("JPEG",)).tobytes()
+    return torch.frombuffer(bytearray(pixels), dtype=torch.uint8).reshape(*size, 3)
+
+
 def photograph(p: SimpleNamespace, linear: Tensor, key: Tensor) -> Tensor:
     """Linear light N 3 S S to the decoded JPEG, uint8 N 3 S S.
 
@@ -81,4 +93,5 @@ def photograph(p: SimpleNamespace, linear: Tensor, key: Tensor) -> Tensor:
     spread = root(linear.clamp(min=0) * (p.shot_noise * p.shot_noise)[:, None] + (p.read_noise * p.read_noise)[:, None])
     stored = store(expose(linear + grain(key, size) * spread))
     qualities = p.quality.flatten().long().tolist()
-    return torch.stack([decode_jpeg(encode_jpeg(image, q)) for image, q in zip(stored, qualities, strict=True)])
+    rows = stored.permute(0, 2, 3, 1).contiguous().numpy()
+    return torch.stack([jpeg(image, q) for image, q in zip(rows, qualities, strict=True)]).permute(0, 3, 1, 2)

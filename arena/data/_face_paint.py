@@ -109,18 +109,24 @@ def paint(p: SimpleNamespace, size: int) -> tuple[Tensor, Tensor]:
     picture = _background(p, gx, gy, size)
     hair, curtain, shell_cover, strands = _hair(p, vx, vy, step, fine, -within)
     _back_hair(p, picture, vx, vy, step, strands)
-    rows = slice(int(0.5 * size), None)
+    rows = slice(int(0.56 * size), None)
     _body(p, picture[:, :, rows], bx[:, rows], by[:, rows], step, head.inside[:, rows], fine)
-    rows, columns = slice(int(0.06 * size), int(0.96 * size)), slice(int(0.12 * size), int(0.88 * size))
+    rows, columns = slice(int(0.06 * size), int(0.96 * size)), slice(int(0.11 * size), int(0.89 * size))
     middle = Surface(*(field[:, rows, columns].contiguous() for field in head))
     face = _face(p, middle, step, fine, curtain[:, rows, columns])
     over(picture[:, :, rows, columns], face, cover[:, rows, columns])
     hair_cover = shell_cover * edge(curtain, 0.05) * p.hair_on
     hair_cover *= edge(strands.mul(0.12).add_(hair_cover).sub_(0.35), 0.7) * (hair_cover > 0)
     over(picture, hair, hair_cover)
-    ears = _ears(p, picture, vx, vy, step, head, cover, hair_cover)
-    _glasses(p, picture, vx, vy, step, cover * (1 - hair_cover))
-    return picture, cover * (1 - hair_cover) * (1 - ears)
+    rows = slice(int(0.34 * size), int(0.76 * size))
+    level = (field[:, rows] for field in (vx, vy, head.depth, cover, hair_cover))
+    mask = cover * (1 - hair_cover)
+    mask[:, rows] *= 1 - _ears(p, picture[:, :, rows], *level, step=step)
+    wear = p.glasses.flatten().nonzero()[:, 0]
+    if len(wear):
+        few = SimpleNamespace(**{name: value[wear] for name, value in vars(p).items()})
+        picture[wear] = _glasses(few, picture[wear], vx[wear], vy[wear], step[wear], (cover * (1 - hair_cover))[wear])
+    return picture, mask
 
 
 def _background(p: SimpleNamespace, gx: Tensor, gy: Tensor, size: int) -> Tensor:
@@ -282,8 +288,11 @@ def _face(p: SimpleNamespace, head: Surface, step: Tensor, fine: float, curtain:
     nostril = bump(ax - 0.47 * p.nose_wide, 0.34 * p.nose_wide, y - p.nose_base + 0.013, 0.034)
     tint(albedo, (-0.62, -0.74, -0.74), (1.2 * nostril).clamp_(max=1))
 
-    _mouth(p, albedo, gloss, x, y, step, hairs)
-    glint = _eyes(p, albedo, ao, gloss, x, y, step, hairs)
+    tall = x.shape[1]  # the window holds 0.90 of the picture's rows, from 0.06 on
+    low, mid = slice(int(0.50 * tall), None), slice(int(0.25 * tall), int(0.70 * tall))
+    _mouth(p, albedo[:, :, low], *(field[:, low] for field in (gloss, x, y, hairs)), step=step)
+    glint = torch.zeros_like(x)
+    glint[:, mid] = _eyes(p, albedo[:, :, mid], *(field[:, mid] for field in (ao, gloss, x, y, hairs)), step=step)
 
     n = normal(head.depth, step)
     face = lit(p, albedo, n, ao, SKIN_WRAP)
@@ -291,7 +300,10 @@ def _face(p: SimpleNamespace, head: Surface, step: Tensor, fine: float, curtain:
     return face.add_(sheen[:, None] * p.key_colour)
 
 
-def _mouth(p: SimpleNamespace, albedo: Tensor, gloss: Tensor, x: Tensor, y: Tensor, step: Tensor, hairs: Tensor) -> None:
+def _mouth(
+    p: SimpleNamespace, albedo: Tensor, gloss: Tensor, x: Tensor, y: Tensor, hairs: Tensor, *, step: Tensor
+) -> None:
+    """Lips, and between them the mouth's inside, on albedo and gloss, in place."""
     u = x / p.mouth_w
     rim, top, bottom, under = lips(p, u)
     ends = (1 - u.abs()).mul_(p.mouth_w * 0.6)
@@ -301,7 +313,7 @@ def _mouth(p: SimpleNamespace, albedo: Tensor, gloss: Tensor, x: Tensor, y: Tens
     over(albedo, p.lip * 0.80 * (1 + 0.05 * hairs[:, None]), edge(upper, soft).mul_(0.92))
     low = edge(torch.minimum(lower, y - bottom), soft).mul_(0.92)
     over(albedo, p.lip * 1.06 * (1 + 0.05 * hairs[:, None]), low)
-    gloss += low * 0.09
+    gloss.add_(low * 0.09)
     # inside: dark, with the upper teeth
     open_ = torch.minimum(torch.minimum(y - top, bottom - y), ends)
     cavity = edge(open_ - 0.4 * step, 0.010 + step) * edge(p.gap - 0.01, 0.02)
@@ -318,7 +330,9 @@ def _mouth(p: SimpleNamespace, albedo: Tensor, gloss: Tensor, x: Tensor, y: Tens
     tint(albedo, (-0.62, -0.72, -0.70), line.clamp_(max=1))
 
 
-def _eyes(p: SimpleNamespace, albedo: Tensor, ao: Tensor, gloss: Tensor, x: Tensor, y: Tensor, step: Tensor, hairs: Tensor) -> Tensor:
+def _eyes(
+    p: SimpleNamespace, albedo: Tensor, ao: Tensor, gloss: Tensor, x: Tensor, y: Tensor, hairs: Tensor, *, step: Tensor
+) -> Tensor:
     """Eyes and lids on the albedo, in place; returns the catch lights, N S S."""
     ax = x.abs()
     u = (ax - p.eye_x) / p.eye_w
@@ -338,7 +352,7 @@ def _eyes(p: SimpleNamespace, albedo: Tensor, ao: Tensor, gloss: Tensor, x: Tens
     ball *= (0.45 + 0.55 * edge(y - upper - 0.018, 0.045))[:, None]  # the upper lid's shadow
     over(albedo, ball, eye)
     ao.add_((1 - ao) * eye * 0.6)
-    gloss *= 1 - 0.8 * eye
+    gloss.mul_(1 - 0.8 * eye)
     # lashes, lid creases
     near = edge(1.10 - u.abs(), 0.25)
     thick = (0.017 - 0.005 * p.build) * (1 + 0.25 * u) + 0.55 * step
@@ -352,7 +366,9 @@ def _eyes(p: SimpleNamespace, albedo: Tensor, ao: Tensor, gloss: Tensor, x: Tens
     return spot.mul_(eye).mul_(0.85)
 
 
-def _ears(p: SimpleNamespace, picture: Tensor, vx: Tensor, vy: Tensor, step: Tensor, head: Surface, cover: Tensor, hair: Tensor) -> Tensor:
+def _ears(
+    p: SimpleNamespace, picture: Tensor, vx: Tensor, vy: Tensor, depth: Tensor, cover: Tensor, hair: Tensor, *, step: Tensor
+) -> Tensor:
     """Both ears, in place; returns their coverage."""
     covers = []
     hidden = hair * (p.hair_low > 0.45)
@@ -364,7 +380,7 @@ def _ears(p: SimpleNamespace, picture: Tensor, vx: Tensor, vy: Tensor, step: Ten
         u, v = (vx - ex) / half, (vy - ey) / (0.20 * p.ear)
         u = u + 0.22 * side * v
         r2 = u * u + v * v
-        near = edge(ez + 0.10 - head.depth, 0.08)
+        near = edge(ez + 0.10 - depth, 0.08)
         alpha = edge((1 - r2) * (0.5 * half), 1.5 * step) * (1 - cover * (1 - near)) * (1 - hidden)
         inner = (1 - ((u - 0.10 * side) ** 2 + (v + 0.08) ** 2) / 0.42).clamp_(0, 1)
         albedo = p.skin * (0.90 - 0.42 * inner)[:, None]
@@ -376,8 +392,8 @@ def _ears(p: SimpleNamespace, picture: Tensor, vx: Tensor, vy: Tensor, step: Ten
     return torch.maximum(*covers)
 
 
-def _glasses(p: SimpleNamespace, picture: Tensor, vx: Tensor, vy: Tensor, step: Tensor, cover: Tensor) -> None:
-    """Frames in a plane before the eyes; drawn for all, seen on those who wear them."""
+def _glasses(p: SimpleNamespace, picture: Tensor, vx: Tensor, vy: Tensor, step: Tensor, cover: Tensor) -> Tensor:
+    """Frames in a plane before the eyes: the picture with them."""
     z = p.deep + 0.06
     front = (z - vx * p.sin_yaw) / p.cos_yaw
     x = vx * p.cos_yaw - front * p.sin_yaw
@@ -391,8 +407,7 @@ def _glasses(p: SimpleNamespace, picture: Tensor, vx: Tensor, vy: Tensor, step: 
     rim = edge(0.016 - ((r - 1) * 0.2).abs(), 0.006 + step)
     rim = torch.maximum(rim, edge(0.014 - (y - p.eye_y + 0.02 - 0.25 * ax * ax).abs(), 0.006 + step) * (ax < p.eye_x * 0.25))
     arm = edge(0.014 - (y - p.eye_y + 0.03).abs(), 0.006 + step) * (ax > p.eye_x * 1.8) * cover
-    worn = p.glasses
-    lens = edge(1 - r, 0.1) * worn
+    lens = edge(1 - r, 0.1)
     glare = edge(0.10 - (x + 0.8 * y - 0.10 * p.light_x).abs(), 0.12) * lens
     picture.mul_(1 - 0.06 * lens[:, None]).add_(glare[:, None] * 0.05)
-    over(picture, p.glass * (0.4 + 0.5 * p.key_colour), torch.maximum(rim, arm) * worn)
+    return over(picture, p.glass * (0.4 + 0.5 * p.key_colour), torch.maximum(rim, arm))

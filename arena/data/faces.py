@@ -138,7 +138,7 @@ def _check(seed: int, indices: Tensor | Sequence[int], size: int, identities: in
     if identities is not None and identities < 1:
         raise InputError(f"identities: expected None or a number of people >= 1, got {identities}.")
     index = torch.as_tensor(indices, device="cpu")
-    if index.ndim != 1 or index.is_floating_point():
+    if index.ndim != 1 or (len(index) and index.is_floating_point()):
         raise InputError(f"indices: expected a list of integers, got shape {tuple(index.shape)} of {index.dtype}.")
     if len(index) and int(index.min()) < 0:
         raise InputError(f"indices: expected integers >= 0, got {int(index.min())}.")

@@ -16,7 +16,7 @@ import hashlib
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
@@ -85,86 +85,53 @@ def assign(
     """Give every picture a split, groups whole, each domain as near to the wished fractions as its groups allow.
 
     The pictures come in natural order; wishes: split -> fraction, summing to 1 (0 = not wanted). Returns the splits and
-    notes for the reader. Groups are dealt in the order of (size, hash of seed and name), each to where it lowers the
-    squared miss, relative to the wish, the most. A domain of one group has that group cut in order into runs, of two
-    groups keeps one whole for the judge and cuts the other, so that only neighbours at a cut resemble each other.
+    notes for the reader. Where a domain has too few groups for its splits, its largest is cut in order into runs, so
+    that only neighbours at a cut resemble each other; of two groups one is kept whole for the judge.
     Raises InputError where a domain cannot fill every wanted split.
     """
     wanted = [split for split in SPLITS if wishes.get(split, 0) > 0]
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for group, domain in zip(groups, domains, strict=True):
         counts[group][domain] += 1
-    totals = Counter(domains)
     order = sorted(counts, key=lambda group: (-counts[group].total(), draw(seed, group)))
 
-    # Too few sources for whole ones: the fewest first, since a source may lie in two domains
-    placed: dict[str, str] = {}
     cuts: dict[str, list[str]] = {}
-    notes = []
-    mine_of = {domain: [group for group in order if domain in counts[group]] for domain in totals}
-    for domain in sorted(totals, key=lambda domain: (len(mine_of[domain]), domain)):
-        mine = mine_of[domain]
-        served = {split for group in mine for split in cuts.get(group, [placed.get(group, "")])}
-        if len(mine) >= len(wanted) or served >= set(wanted):
-            continue
-        if len(mine) == 2 and not served - {""}:
-            placed[mine[1]] = wanted[-1]
-            cuts[mine[0]] = wanted[:-1]
-        else:
-            placed.pop(mine[0], None)
-            cuts[mine[0]] = wanted
-        notes.append(
-            f"domain {domain} has {len(mine)} source(s) for {len(wanted)} splits: {mine[0]!r} is cut in order into"
-            f" {' and '.join(cuts[mine[0]])}; neighbours at a cut look alike"
-        )
-    runs = _cut(groups, domains, hashes, cuts, wishes)
+    fixed: dict[str, str] = {}
+    for domain in sorted(set(domains)):
+        mine = [group for group in order if domain in counts[group]]
+        if len(mine) == 2 < len(wanted) and not (cuts.keys() | fixed.keys()) & set(mine):
+            cuts[mine[0]], fixed[mine[1]] = wanted[:-1], wanted[-1]
 
-    # The others: the largest first, each to the split that misses it most
-    have: Counter[tuple[str, str]] = Counter()
-    for index, split in runs.items():
-        have[domains[index], split] += 1
-    for group, split in placed.items():
-        have.update({(domain, split): n for domain, n in counts[group].items()})
-
-    def gain(group: str, split: str) -> float:
-        miss = 0.0
-        for domain, n in counts[group].items():
-            wish = wishes[split] * totals[domain]
-            before = have[domain, split] - wish
-            miss += ((before + n) ** 2 - before**2) / wish
-        return -miss
-
-    free = [group for group in order if group not in placed and group not in cuts]
-    for group in free:
-        placed[group] = split = max(wanted, key=lambda split: gain(group, split))
-        have.update({(domain, split): n for domain, n in counts[group].items()})
-
-    # No split of a domain may stay empty: move the smallest group that leaves no other one empty
-    for domain in sorted(totals):
-        for split in wanted:
-            if have[domain, split]:
-                continue
-            for group in reversed(free):
-                old = placed[group]
-                if domain in counts[group] and all(have[d, old] > n for d, n in counts[group].items()):
-                    have.subtract({(d, old): n for d, n in counts[group].items()})
-                    have.update({(d, split): n for d, n in counts[group].items()})
-                    placed[group] = split
-                    break
-            else:
-                raise InputError(
-                    f"domain {domain} has {totals[domain]} usable image(s), too few for {' + '.join(wanted)}: each"
-                    f" split of each domain needs at least one image that is no copy of another's; so {len(wanted)}"
-                    f" different images are the least, and some hundreds make sense. Add images, or check the path."
-                )
-
-    for (domain, split), n in sorted(have.items()):
-        wish = wishes[split] * totals[domain]
-        if wish >= 4 and not wish / 2 <= n:
-            notes.append(
-                f"{split} of domain {domain} holds {n} images where {wish:.0f} were wished: its sources are large"
+    while True:
+        runs = _cut(groups, domains, hashes, cuts, wishes)
+        placed = _place(order, counts, wishes, fixed, Counter((domains[i], split) for i, split in runs.items()), cuts)
+        splits = [runs[i] if i in runs else placed[group] for i, group in enumerate(groups)]
+        have = Counter(zip(domains, splits, strict=True))
+        short = next((domain for domain in sorted(set(domains)) if not all(have[domain, s] for s in wanted)), None)
+        if short is None:
+            break
+        largest = next((group for group in order if short in counts[group] and cuts.get(group) != wanted), None)
+        if largest is None:
+            raise InputError(
+                f"domain {short} has {domains.count(short)} usable image(s), too few for {' + '.join(wanted)}: each of"
+                f" these needs an image of each domain that is no copy of another's, so {len(wanted)} different images are"
+                f" the least, and some hundreds make sense. Add images, or check the path."
             )
-    splits = [runs[i] if i in runs else placed[group] for i, group in enumerate(groups)]
+        fixed.pop(largest, None)
+        cuts[largest] = wanted
+
+    notes = [
+        f"too few sources in domain {' and '.join(sorted(counts[group]))}: {group!r} is cut in order into"
+        f" {' and '.join(into)}, where neighbours at a cut look alike"
+        for group, into in cuts.items()
+    ]
+    for domain, total in sorted(Counter(domains).items()):
+        for split in wanted:
+            n, wish = have[domain, split], wishes[split] * total
+            if n < wish / 2 and wish >= 4:
+                notes.append(
+                    f"{split} of domain {domain} holds {n} images for {wish:.0f} wished: its sources are large"
+                )
     return splits, notes
 
 
@@ -285,6 +252,50 @@ def _parent(inner: str) -> str:
 
 def _stem(inner: str) -> str:
     return inner.rpartition("/")[2].rpartition(".")[0]
+
+
+def _place(
+    order: Sequence[str],
+    counts: dict[str, Counter[str]],
+    wishes: dict[str, float],
+    fixed: dict[str, str],
+    have: Counter[tuple[str, str]],
+    cuts: Collection[str],
+) -> dict[str, str]:
+    """Deal whole groups, the largest first, each to the split that misses most; then fill what stayed empty.
+
+    order: groups by size; counts: group -> domain -> pictures; have: (domain, split) -> pictures there already.
+    """
+    wanted = [split for split in SPLITS if wishes.get(split, 0) > 0]
+    totals = Counter[str]()
+    for count in counts.values():
+        totals.update(count)
+    placed = dict(fixed)
+
+    def put(group: str, split: str, times: int = 1) -> None:
+        for domain, n in counts[group].items():
+            have[domain, split] += times * n
+
+    def missing(group: str, split: str) -> float:
+        return sum(n * (wishes[split] * totals[domain] - have[domain, split]) for domain, n in counts[group].items())
+
+    for group, split in fixed.items():
+        put(group, split)
+    free = [group for group in order if group not in fixed and group not in cuts]
+    for group in free:
+        placed[group] = max(wanted, key=lambda split: missing(group, split))
+        put(group, placed[group])
+
+    for domain in sorted(totals):
+        for split in wanted:
+            for group in reversed(free) if not have[domain, split] else ():
+                old = placed[group]  # the smallest group that leaves no other split empty
+                if domain in counts[group] and all(have[d, old] > n for d, n in counts[group].items()):
+                    put(group, old, -1)
+                    put(group, split)
+                    placed[group] = split
+                    break
+    return placed
 
 
 def _cut(

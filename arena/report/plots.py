@@ -156,7 +156,7 @@ def time_plot(numbers: Sequence[int], phases: Sequence[tuple[str, Sequence[float
     axes.set_yticks(range(len(numbers)), [str(number) for number in numbers])
     axes.set_ylim(len(numbers) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
-    axes.grid(visible=True, axis="x")
+    axes.grid(visible=True, axis="x", color=STAND_IN["rule"], linewidth=0.6)
     axes.set_xlabel("seconds")
     axes.set_ylabel("round")
     axes.xaxis.get_major_locator().set_params(nbins=5)
@@ -174,7 +174,7 @@ def _figure(height: float, width: float = WIDTH, left: float = 40) -> tuple[Any,
     """A figure of so many inches and its axes in the house style; `left` is the margin in px for the axis labels."""
     from matplotlib.figure import Figure  # not pyplot: no window system, no state shared with the caller
 
-    figure, size = Figure(figsize=(width, height), dpi=72), 8.5 if width == WIDTH else 9.5
+    figure, size = Figure(figsize=(width, height), dpi=72), 9.0 if width == WIDTH else 9.5
     axes = figure.add_axes((left / 72 / width, 30 / 72 / height, 1 - (left + 6) / 72 / width, 1 - 36 / 72 / height))
     figure.patch.set_alpha(0)
     axes.patch.set_alpha(0)
@@ -202,7 +202,7 @@ def _svg(figure: Any) -> str:
     svg = re.sub(r'\s(?:xmlns(?::\w+)?|version|width|height)="[^"]*"', "", head) + ">" + body
     svg = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>|<!--.*?-->", "", svg, flags=re.S)
     svg = re.sub(r"\s*\n\s*", " ", svg.replace("xlink:href", "href"))
-    svg = re.sub(r"(\d\.\d\d)\d+", r"\1", svg)
+    svg = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0]), svg)  # coordinates, not labels
     svg = re.sub(r"(font-size: [\d.]+px); font-family: [^;\"]*", r"\1", svg)
     svg = re.sub(r' transform="rotate\(-0 [^"]*"', "", svg)
     svg = _own_ids(svg)

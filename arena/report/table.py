@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from arena.report.ledger_view import Estimate, Score, directions, main_distance, rounds_of
 
 MISSING = "–"
+PERCENT = "\N{NO-BREAK SPACE}%"  # so that no line breaks between a figure and its unit
 
 
 class Table(NamedTuple):
@@ -69,7 +70,7 @@ def unit(value: float | None) -> str:
 
 def percent(value: float | None) -> str:
     """A share as percent with one decimal."""
-    return MISSING if value is None else f"{100 * value:.1f} %"
+    return MISSING if value is None else f"{100 * value:.1f}{PERCENT}"
 
 
 def amount(value: float | None) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from arena.report.ledger_view import Distance, Round, directions, main_distance, mapping, number, player, rounds_of
-from arena.report.table import amount, arrow, interval, percent, unit
+from arena.report.table import PERCENT, amount, arrow, interval, percent, unit
 
 
 def verdict(summary: Mapping[str, Any]) -> list[str]:
@@ -27,7 +27,7 @@ def _detection(summary: Mapping[str, Any], last: Round) -> str:
     assert last.after and last.after.auc
     auc, n_real, n_fake = last.after.auc, last.after.n_real, last.after.n_fake
     generator, detector = player(summary, "generator"), player(summary, "detector")
-    details = [f"95 % CI {interval(auc, unit)}"] if auc.bounded else ["no interval"]
+    details = [f"95{PERCENT} CI {interval(auc, unit)}"] if auc.bounded else ["no interval"]
     if n_real is not None and n_fake is not None:
         details.append(f"{n_real:,.0f} real + {n_fake:,.0f} fake")
     if auc.low is not None and auc.low > 0.5:
@@ -141,7 +141,7 @@ def citation(summary: Mapping[str, Any]) -> str:
     if judged:
         after = judged[-1].after
         assert after and after.auc
-        spread = f" (95 % CI {interval(after.auc, unit)}, DeLong on the logit scale)" if after.auc.bounded else ""
+        spread = f" (95{PERCENT} CI {interval(after.auc, unit)}, DeLong on the logit scale)" if after.auc.bounded else ""
         counts = f", {after.n_real:,.0f} real + {after.n_fake:,.0f} fake images" if after.n_real and after.n_fake else ""
         text += f", round {judged[-1].number}: AUC {unit(after.auc.value)}{spread}{counts}"
     reference = str(data.get("reference") or "")

@@ -114,7 +114,7 @@ def test_imagenet_weights_come_from_the_cache_and_are_named(narrow, monkeypatch,
     player = CNNSpot(stem_stride=1)
     assert player.provenance == (f"ImageNet weights IMAGENET1K_V1 from {named.name}, sha256 {sha256}, last layer new")
     assert torch.equal(player.net.conv1.weight, state["conv1.weight"])
-    assert player.net.fc.weight.shape == (1, 2048)
+    assert player.net.fc.weight.shape == (1, 512)
 
 
 def test_a_damaged_file_in_the_cache_is_refused(tmp_path):
@@ -266,9 +266,9 @@ def test_learns_a_planted_trace(narrow, fabric):
     sign = 1 - 2 * ((torch.arange(32)[:, None] + torch.arange(32)) % 2)
 
     def mixed(seed):
-        labels = torch.arange(8) % 2.0
-        return images(8, 32, seed) * 0.3 + 0.5 * sign * labels[:, None, None, None], labels
+        labels = torch.arange(16) % 2.0
+        return images(16, 32, seed) * 0.3 + 0.5 * sign * labels[:, None, None, None], labels
 
-    player = CNNSpot(weights=None, stem_stride=2, lr=1e-3, p_blur=0, p_jpeg=0)
-    losses = [step["loss"] for step in player.fit(fabric, [mixed(seed) for seed in range(12)])]
-    assert torch.stack(losses[-3:]).mean() < 0.5 * torch.stack(losses[:3]).mean()
+    player = CNNSpot(weights=None, lr=2e-4, p_blur=0, p_jpeg=0)
+    losses = [float(step["loss"]) for step in player.fit(fabric, [mixed(seed) for seed in range(10)])]
+    assert sum(losses[-3:]) / 3 < 0.3 < 0.6 < losses[0]

@@ -1,0 +1,125 @@
+"""How many images a CPU second gives through blur and JPEG: the published way, image by image, against detect.augment.
+
+Run: python benchmarks/augment.py [--repeats 9] [--images 32] [--size 256]
+
+One thread, CPU time (time.process_time), the two sides interleaved, the same draws of sigma and quality on both. Rows
+"blur + JPEG" time the augmentation alone, from and to what each side works on (bytes H W C there, float B C H W in
+[-1, 1] here). Rows "to the net" time the whole way from stored bytes to the normalised 224 px crop that the net sees.
+"""
+
+import argparse
+import datetime
+import io
+import os
+import platform
+import time
+from importlib.metadata import version
+from statistics import median
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+from torchvision.transforms import functional as tv
+
+from detect.augment import Plan, apply, draw, random_crop_flip
+
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+
+
+def photographs(count: int, size: int) -> torch.Tensor:
+    """Bytes B 3 H W: 1/f noise, edges of random discs, a little sensor noise."""
+    rng = torch.Generator().manual_seed(0)
+    f = torch.fft.fftfreq(size)
+    radius = (f[:, None] ** 2 + f**2).sqrt() + 1 / size
+    noise = torch.randn(count, 1, size, size, generator=rng) + 0.3 * torch.randn(count, 3, size, size, generator=rng)
+    x = torch.fft.ifft2(torch.fft.fft2(noise) / radius**1.3).real
+    x = 128 + 35 * x / x.std((1, 2, 3), keepdim=True)
+    grid = torch.arange(size)
+    for _ in range(6):
+        centre, reach = torch.rand(2, count, 1, 1, generator=rng) * size, torch.rand(count, 1, 1, generator=rng) * size / 3
+        disc = (grid[:, None] - centre[0]) ** 2 + (grid - centre[1]) ** 2 < reach**2
+        x = x + disc[:, None] * (torch.rand(count, 3, 1, 1, generator=rng) - 0.5) * 80
+    return (x + torch.randn(x.shape, generator=rng)).clamp(0, 255).round().byte()
+
+
+def published(image: np.ndarray, sigma: float, quality: int, opencv: bool) -> np.ndarray:
+    """Blur and JPEG of one image, bytes H W C, as the published training did it (see detect.augment, `exact`)."""
+    image = image.copy()
+    if sigma:
+        for c in range(3):
+            gaussian_filter(image[:, :, c], output=image[:, :, c], sigma=sigma)
+    if quality and opencv:
+        coded = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        image = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR))[:, :, ::-1]
+    elif quality:
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "jpeg", quality=quality)
+        image = np.asarray(Image.open(file))
+    return image
+
+
+def published_to_the_net(image: np.ndarray, *plan, crop: int = 224) -> torch.Tensor:
+    picture = Image.fromarray(np.ascontiguousarray(published(image, *plan)))
+    top, left = (int(torch.randint(picture.height - crop + 1, ())) for _ in range(2))
+    picture = tv.crop(picture, top, left, crop, crop)
+    if torch.rand(()) < 0.5:
+        picture = tv.hflip(picture)
+    return tv.normalize(tv.to_tensor(picture), MEAN, STD)
+
+
+def fast_to_the_net(levels: torch.Tensor, plan: Plan, crop: int = 224) -> torch.Tensor:
+    images = random_crop_flip(apply(levels.float().div_(127.5).sub_(1), plan), crop)
+    mean, std = (torch.tensor(x)[:, None, None] for x in (MEAN, STD))
+    return ((images + (1 - 2 * mean)) / (2 * std)).contiguous()
+
+
+def milliseconds(call) -> float:
+    start = time.process_time()
+    call()
+    return (time.process_time() - start) * 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--images", type=int, default=32)
+    parser.add_argument("--size", type=int, default=256)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    torch.empty(7_500_000).fill_(0)  # as any training step does before: the allocator then keeps blocks of this size
+
+    levels = photographs(args.images, args.size)
+    images = levels.float() / 127.5 - 1
+    pixels = levels.permute(0, 2, 3, 1).contiguous().numpy()
+    print(f"{args.images} images, {args.size} px, 1 thread, CPU ms per image, median of {args.repeats} (range)\n")
+    print(f"{'':24}{'published':>22}{'fast':>22}{'ratio':>8}{'range':>14}")
+    for p in (0.5, 0.1):
+        rng = torch.Generator().manual_seed(1)
+        plans = [draw(args.images, p_blur=p, p_jpeg=p, rng=rng) for _ in range(args.repeats + 1)]
+        for name, theirs, ours in (
+            ("blur + JPEG", published, lambda plan: apply(images, plan)),
+            ("to the net", published_to_the_net, lambda plan: fast_to_the_net(levels, plan)),
+        ):
+            times = []
+            for plan in plans:
+                rows = list(zip(pixels, *(t.tolist() for t in plan), strict=True))
+                a = milliseconds(lambda rows=rows, theirs=theirs: [theirs(*row) for row in rows]) / args.images
+                b = milliseconds(lambda plan=plan, ours=ours: ours(plan)) / args.images
+                times.append((a, b, a / b))
+            columns = list(zip(*times[1:], strict=True))  # the first is for warming up
+            a, b = (f"{median(c):.2f} ({min(c):.2f}-{max(c):.2f})" for c in columns[:2])
+            ratio = columns[2]
+            print(f"{f'p {p}  {name}':24}{a:>22}{b:>22}{median(ratio):>7.1f}x{min(ratio):>7.1f}-{max(ratio):.1f}")
+    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line), "") \
+        if os.path.exists("/proc/cpuinfo") else platform.processor()
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "scipy", "pillow", "opencv-python-headless"))
+    print(f"\n{cpu}; Python {platform.python_version()}, {libraries}; {datetime.date.today()}")
+
+
+if __name__ == "__main__":
+    main()
