@@ -68,6 +68,7 @@ arena run --out runs/my-run        continue it where it stopped, whatever stoppe
 @click.option("--preset", metavar="NAME", help="quick (the default) or paper: where settings start from.")
 @click.option("--evade", type=float, help="Weight with which the generator feels last round's detector. [0]")
 @click.option("--max-bad", help="Unreadable images to skip: a count, or a share such as 0.05.")
+@click.option("--max-pixels", type=int, help="Images with more pixels than this are unreadable. [40000000]")
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Any other setting, as in generator.width=64.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON instead of a table.")
 def run(**options: Any) -> None:
@@ -124,6 +125,7 @@ def option_layers(options: dict[str, Any], file: dict[str, Any]) -> list[dict[st
         direct |= {"generator_batch": options["batch_size"], "detector_batch": options["batch_size"]}
     direct = {key: value for key, value in direct.items() if value is not None}
     data = {"source": options["data"], "size": options["size"], "max_bad": options["max_bad"]}
+    data["max_pixels"] = options["max_pixels"]
     data = {key: value for key, value in data.items() if value is not None}
     if data.get("source") not in (None, "faces"):
         data["source"] = str(Path(data["source"]).resolve())
@@ -139,12 +141,18 @@ def print_table(summary: dict[str, Any]) -> None:
     from arena.report.table import round_table
 
     headers, rows = round_table(summary)
+    console = Console()
+    wide = console.width >= 140
+    keep = [i for i, header in enumerate(headers) if wide or header not in LEFT_TO_THE_REPORT]
     table = Table(title=summary["run"], title_justify="left")
-    for header in headers:
-        table.add_column(header, justify="right")
+    for i in keep:
+        table.add_column(headers[i], justify="right")
     for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+        table.add_row(*(row[i] for i in keep))
+    console.print(table)
+
+
+LEFT_TO_THE_REPORT = ("AP", "EER", "TPR at 1 % FPR", "accuracy", "escape after", "time")  # where a terminal is narrow
 
 
 @main.command(epilog=example("arena report runs/my-run"))

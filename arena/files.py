@@ -16,9 +16,10 @@ from arena.errors import InputError
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[BinaryIO]:
+def atomic(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
     """A binary file to write to, which becomes `path` when the block ends well and vanishes when it does not.
 
+    `durable` waits for the disk, so that not even a power cut loses it; copies of what is stored elsewhere need not.
     Raises InputError naming the path where the disk is full or the folder cannot be written.
     """
     path = Path(path)
@@ -29,11 +30,13 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
         with os.fdopen(handle, "w+b") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
         temporary = None
-        _sync_folder(path.parent)
+        if durable:
+            _sync_folder(path.parent)
     except OSError as error:
         raise InputError(
             f"cannot write {path}: {error.strerror or error}. Free some space there or choose another --out."

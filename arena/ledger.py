@@ -66,8 +66,8 @@ class Ledger:
     def read(self, name: str) -> Any:
         return read_json(self.path(name))
 
-    def write_bytes(self, name: str, data: bytes) -> None:
-        with atomic(self.path(name)) as file:
+    def write_bytes(self, name: str, data: bytes, durable: bool = True) -> None:
+        with atomic(self.path(name), durable) as file:
             file.write(data)
 
     def write_lines(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:

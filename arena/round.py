@@ -152,6 +152,8 @@ class Arena:
                     self.fakes_name(r, split, way), self.forged(r, source, way, split), len(source), self.config.data.size
                 )
                 images += len(source)
+        for way, store in zip(self.ways, self.fakes(r, "judge"), strict=True):
+            self.write_pngs(r, way, store)
         self.ledger.write_lines(f"rounds/{r:02d}/fakes/manifest.jsonl", self.fakes_manifest(r))
         return {"images": images}
 
@@ -164,17 +166,28 @@ class Arena:
                 fakes = self.generator.sample(to_float(chunk.to(self.device)), rng=draws, **keywords)
             yield store_as(to_uint8(fakes).cpu(), self.config.data.codec)
 
+    def write_pngs(self, r: int, way: Way, store: Store) -> None:
+        """The judged fakes as files that people and other tools can open, each with its marks."""
+        marks = self.marks | {"Round": str(r)}
+        for i, source in enumerate(self.data.sources["judge", way.source].names):
+            picture = png(store[[i]][0].permute(1, 2, 0).numpy(), marks | {"Made from": source})
+            self.ledger.write_bytes(self.png_name(r, way, i), picture, durable=False)
+
+    def png_name(self, r: int, way: Way, i: int) -> str:
+        return f"rounds/{r:02d}/fakes/judge-{way.name or 'all'}/{i:05d}.png"
+
     def fakes_name(self, r: int, split: str, way: Way) -> str:
         return f"rounds/{r:02d}/fakes/{split}-{way.name or 'all'}.npy"
 
     def fakes_manifest(self, r: int) -> Iterator[dict[str, Any]]:
         for split in SPLITS:
             for way in self.ways:
-                for name in self.data.reals[split, way.source].names:
+                for i, name in enumerate(self.data.sources[split, way.source].names):
+                    png = {"png": self.png_name(r, way, i)} if split == "judge" else {}
                     yield {
-                        "name": f"round {r} {way.name} {name}".replace("  ", " "), "synthetic": True, "split": split,
-                        "source": name, "file": self.fakes_name(r, split, way), "method": self.config.generator.short,
-                        "run": self.ledger.root.name, "round": r, "seed": self.config.seed,
+                        "synthetic": True, "file": self.fakes_name(r, split, way), "row": i, **png, "split": split,
+                        "source": name, "method": self.config.generator.short, "run": self.ledger.root.name,
+                        "round": r, "seed": self.config.seed,
                     }  # fmt: skip
 
     def fakes(self, r: int, split: str) -> list[Store]:

@@ -147,8 +147,9 @@ class FolderSource:
         self.manifest = folders.manifest_rows(self.folder)
         self.items = {item.name: item for item in self.folder.items}
         self.summary = {
-            "name": self.folder.root.name, "layout": self.folder.layout, "skipped": len(self.folder.bad),
-            "bad": [list(bad) for bad in self.folder.bad], "duplicates": self.folder.duplicates,
+            "name": self.folder.root.name, "layout": self.folder.layout, "group_rule": self.folder.group_rule,
+            "skipped": len(self.folder.bad), "bad": [list(bad) for bad in self.folder.bad],
+            "duplicates": self.folder.duplicates, "ignored": self.folder.ignored, "notes": list(self.folder.notes),
             "resize": config.resize,
         }  # fmt: skip
 

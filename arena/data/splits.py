@@ -114,8 +114,8 @@ def assign(
         if largest is None:
             raise InputError(
                 f"domain {short} has {domains.count(short)} usable image(s), too few for {' + '.join(wanted)}: each of"
-                f" these needs an image of each domain that is no copy of another's, so {len(wanted)} different images are"
-                f" the least, and some hundreds make sense. Add images, or check the path."
+                f" these needs an image of each domain that is no copy of another's, so {len(wanted)} different images"
+                f" are the least, and some hundreds make sense. Add images, or check the path."
             )
         fixed.pop(largest, None)
         cuts[largest] = wanted

@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from arena.errors import InputError
 from arena.files import read_json
@@ -26,7 +26,7 @@ class Estimate:
         return self.low is not None and self.high is not None
 
     def compare(self, other: "Estimate") -> int | None:
-        """1 where this lies clearly above the other, -1 clearly below, 0 if intervals overlap, None without intervals."""
+        """1 = clearly above the other, -1 = clearly below, 0 = the intervals overlap, None = there are no intervals."""
         if self.low is None or self.high is None or other.low is None or other.high is None:
             return None
         return 1 if self.low > other.high else -1 if self.high < other.low else 0
@@ -34,24 +34,25 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Score:
-    """How one detector did on the judge split of one round (positive = fake; threshold in logits)."""
+    """How one detector did on the judge split of one round (positive = fake; the threshold is a logit)."""
 
-    auc: Estimate | None
-    figures: Mapping[str, float | None]  # ap eer n_real n_fake accuracy threshold accuracy_frozen tpr_at_1_fpr escape
+    auc: Estimate | None = None
     name: str = ""
-
-    def __getattr__(self, key: str) -> float | None:
-        if key.startswith("__") or key == "figures":
-            raise AttributeError(key)
-        return self.figures.get(key)
+    ap: float | None = None
+    eer: float | None = None
+    n_real: float | None = None
+    n_fake: float | None = None
+    threshold: float | None = None
+    accuracy_frozen: float | None = None
+    tpr_at_1_fpr: float | None = None
+    escape: float | None = None
 
     @property
     def escape_interval(self) -> Estimate | None:
         """The share of fakes called real, with the Wilson 95 % interval of a share of `n_fake` (Wilson 1927)."""
-        share, n = self.figures.get("escape"), self.figures.get("n_fake")
-        if share is None or not 0 <= share <= 1:
+        if self.escape is None or not 0 <= self.escape <= 1:
             return None
-        return wilson(share, n) if n else Estimate(share)
+        return wilson(self.escape, self.n_fake) if self.n_fake else Estimate(self.escape)
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,16 @@ class Round:
     seconds: dict[str, float] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
 
-    def distance(self, name: str, direction: str) -> Distance | None:
+    def distance(self, name: str | None, direction: str) -> Distance | None:
         return next((d for d in self.distances if (d.name, d.direction) == (name, direction)), None)
+
+
+class Judged(NamedTuple):
+    """A round whose detector has been judged after its training."""
+
+    round: Round
+    after: Score
+    auc: Estimate
 
 
 def read_summary(run: Path) -> dict[str, Any]:
@@ -103,7 +112,7 @@ def read_summary(run: Path) -> dict[str, Any]:
 def _begun(run: Path) -> dict[str, Any]:
     """The summary of a run whose first round is not over: its settings and provenance, no rounds."""
     if not (run / "run.json").is_file():
-        raise InputError(f"expected a run folder, found no summary.json in {run}. Give the folder that `arena run` named.")
+        raise InputError(f"{run} is no run folder: no summary.json in it. Give the folder that `arena run` named.")
     settled = mapping(read_json(run / "run.json"))
     data = mapping(read_json(run / "data" / "data.json")) if (run / "data" / "data.json").is_file() else {}
     parts = {"settings": mapping(settled.get("settings")), "provenance": mapping(settled.get("provenance"))}
@@ -115,6 +124,11 @@ def rounds_of(summary: Mapping[str, Any]) -> list[Round]:
     return sorted((_round(entry) for entry in summary.get("rounds") or []), key=lambda entry: entry.number)
 
 
+def judged(rounds: Iterable[Round]) -> list[Judged]:
+    """The rounds that have an AUC after training."""
+    return [Judged(entry, entry.after, entry.after.auc) for entry in rounds if entry.after and entry.after.auc]
+
+
 def _round(entry: Mapping[str, Any]) -> Round:
     distances = []
     for key, given in mapping(entry.get("quality")).items():
@@ -122,9 +136,8 @@ def _round(entry: Mapping[str, Any]) -> Round:
         if estimate is None:
             continue
         name, _, direction = key.partition(":")
-        given = mapping(given)
-        features = str(given.get("features") or "")
-        distances.append(Distance(name, direction, estimate, number(given.get("n")), number(given.get("floor")), features))
+        n, floor, features = number(given.get("n")), number(given.get("floor")), str(given.get("features") or "")
+        distances.append(Distance(name, direction, estimate, n, floor, features))
     return Round(
         number=entry["round"],
         before=_score(entry.get("before")),
@@ -139,8 +152,8 @@ def _round(entry: Mapping[str, Any]) -> Round:
 def _score(given: Any) -> Score | None:
     if not mapping(given):
         return None
-    figures = {key: number(value) for key, value in given.items() if key != "name"}
-    return Score(_estimate(given, "auc", "auc_low", "auc_high"), figures, str(given.get("name") or ""))
+    figures = {entry.name: number(given.get(entry.name)) for entry in fields(Score)[2:]}
+    return Score(_estimate(given, "auc", "auc_low", "auc_high"), str(given.get("name") or ""), **figures)
 
 
 def _estimate(given: Any, value: str, low: str, high: str) -> Estimate | None:

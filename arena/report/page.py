@@ -6,10 +6,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
 
+from arena.report import ledger_view as view
 from arena.report import plots, round_files, table, words
-from arena.report.ledger_view import (
-    Estimate, Round, Score, directions, distance_names, family_of, main_distance, mapping, player, read_summary, rounds_of,
-)  # fmt: skip
+from arena.report.ledger_view import Estimate, Round, Score, directions, distance_names, family_of, mapping, player
 from arena.report.round_files import Damaged, Picture, round_folder, shown_rounds
 
 PICTURE_BYTES = 3_000_000  # of all pictures together; base64 adds a third, and the page stays below 5 MB
@@ -32,8 +31,8 @@ class Gatherer:
 
     def __init__(self, run: Path):
         self.run, self.left_out = run, list[str]()
-        self.summary = read_summary(run)
-        self.rounds = rounds_of(self.summary)
+        self.summary = view.read_summary(run)
+        self.rounds = view.rounds_of(self.summary)
         self.shown = shown_rounds([entry.number for entry in self.rounds])
 
     def file(self, reader: Callable[[Path], T | None], path: Path) -> T | None:
@@ -109,27 +108,22 @@ def badges(summary: Mapping[str, Any], rounds: Sequence[Round]) -> list[str]:
 def tiles(rounds: Sequence[Round]) -> list[dict[str, str]]:
     """The run's few key figures: name, figure, what stands below it."""
     found = []
-    judged = [entry for entry in rounds if entry.after and entry.after.auc]
-    if judged:
-        last = judged[-1]
-        found += _score_tile(f"AUC after round {last.number}", last.after)
-        found += _score_tile("AUC before: fakes never seen", last.before)
+    scored = view.judged(rounds)
+    if scored:
+        last, _, auc = scored[-1]
+        found.append(_tile(f"AUC after round {last.number}", auc, table.unit))
+        if last.before and last.before.auc:
+            found.append(_tile("AUC before: fakes never seen", last.before.auc, table.unit))
         if last.before and last.before.escape_interval:
-            escape = last.before.escape_interval
-            found.append(_tile("Escaped last round’s detector", escape, table.percent))
-    name = main_distance(rounds)
+            found.append(_tile("Escaped last round’s detector", last.before.escape_interval, table.percent))
+    name = view.main_distance(rounds)
     for way in directions(rounds, name) if name else []:
-        last_seen = [entry.distance(name, way) for entry in rounds if entry.distance(name, way)][-1]
-        assert last_seen
-        tile = _tile(f"{name} {table.arrow(way)}".strip(), last_seen.estimate, table.amount)
-        if last_seen.floor is not None:
-            tile["below"] += f", floor {table.amount(last_seen.floor)}"
+        newest = [seen for entry in rounds if (seen := entry.distance(name, way))][-1]
+        tile = _tile(f"{name} {table.arrow(way)}".strip(), newest.estimate, table.amount)
+        if newest.floor is not None:
+            tile["below"] += f", floor {table.amount(newest.floor)}"
         found.append(tile)
     return found
-
-
-def _score_tile(title: str, score: Score | None) -> list[dict[str, str]]:
-    return [_tile(title, score.auc, table.unit)] if score and score.auc else []
 
 
 def _tile(title: str, estimate: Estimate, form: Callable[[float | None], str]) -> dict[str, str]:
@@ -139,25 +133,25 @@ def _tile(title: str, estimate: Estimate, form: Callable[[float | None], str]) -
 
 def detection_curves(rounds: Sequence[Round]) -> dict[str, Any]:
     """AUC and escape rate over the rounds: after, before, baseline."""
-    aucs = {
-        kind: [(entry.number, score.auc) for entry in rounds if (score := getattr(entry, kind)) and score.auc]
-        for kind in ("after", "before", "baseline")
-    }
+    kinds = {"after": "o-", "before": "o--", "baseline": "s:"}
+    scored = {kind: [(r.number, score) for r in rounds if (score := getattr(r, kind))] for kind in kinds}
+    aucs = {kind: [(number, score.auc) for number, score in scored[kind] if score.auc] for kind in kinds}
     escapes = {
-        kind: [(entry.number, s.escape_interval) for entry in rounds if (s := getattr(entry, kind)) and s.escape_interval]
+        kind: [(number, score.escape_interval) for number, score in scored[kind] if score.escape_interval]
         for kind in ("after", "before")
     }
-    styles = {"after": "o-", "before": "o--", "baseline": "s:"}
-    lows = [found.low if found.low is not None else found.value for points in aucs.values() for _, found in points]
-    curves: dict[str, Any] = {"auc": None, "escape": None, "kinds": [kind for kind, points in aucs.items() if points]}
-    if lows:
-        series = [(kind, styles[kind], points) for kind, points in aucs.items() if points]
-        curves["auc"] = _markup(plots.rounds_plot(series, chance=0.5, limits=(min(0.47, min(lows) - 0.03), 1.02), width=plots.WIDE))
-    series = [(kind, styles[kind], points) for kind, points in escapes.items() if points]
+    found: dict[str, Any] = {"auc": None, "escape": None, "kinds": [kind for kind in kinds if aucs[kind]]}
+    series = [(kind, kinds[kind], points) for kind, points in aucs.items() if points]
     if series:
-        top = max(found.high or found.value for _, _, points in series for _, found in points)
-        curves["escape"] = _markup(plots.rounds_plot(series, limits=(0, min(1.02, 1.15 * top + 0.01)), shares=True, width=plots.WIDE))
-    return curves
+        low = min(auc.value if auc.low is None else auc.low for _, _, points in series for _, auc in points)
+        limits = (min(0.47, low - 0.03), 1.02)
+        found["auc"] = _markup(plots.rounds_plot(series, chance=0.5, limits=limits, width=plots.WIDE))
+    series = [(kind, kinds[kind], points) for kind, points in escapes.items() if points]
+    if series:
+        high = max(escape.high or escape.value for _, _, points in series for _, escape in points)
+        limits = (0.0, min(1.02, 1.15 * high + 0.01))
+        found["escape"] = _markup(plots.rounds_plot(series, limits=limits, shares=True, width=plots.WIDE))
+    return found
 
 
 def distance_curves(rounds: Sequence[Round]) -> list[dict[str, Any]]:
@@ -183,22 +177,24 @@ def distance_curves(rounds: Sequence[Round]) -> list[dict[str, Any]]:
 
 def histograms(here: Gatherer) -> list[dict[str, Any]]:
     """Per shown round: logits of reals and fakes, before and after, on one scale."""
-    found = []
+    import numpy as np
+
+    found, no_scores = [], np.empty(0)
     for entry in here.rounds:
         if entry.number not in here.shown:
             continue
-        scores = here.file(round_files.read_scores, here.folder(entry.number) / "scores.npz") or {}
+        logits = here.file(round_files.read_scores, here.folder(entry.number) / "scores.npz") or {}
+        both = {
+            kind: [logits.get(f"{kind}_{who}", no_scores) for who in ("real", "fake")] for kind in ("before", "after")
+        }
+        both = {kind: pair for kind, pair in both.items() if pair[0].size or pair[1].size}
+        judged: dict[str, Score] = {kind: getattr(entry, kind) or Score() for kind in both}
+        thresholds = [score.threshold for score in judged.values() if score.threshold is not None]
         panels = []
-        kinds = [kind for kind in ("before", "after") if any(len(scores.get(f"{kind}_{who}", ())) for who in ("real", "fake"))]
-        parts = [scores[f"{kind}_{who}"] for kind in kinds for who in ("real", "fake") if f"{kind}_{who}" in scores]
-        limits = [s.threshold for kind in kinds if (s := getattr(entry, kind)) and s.threshold is not None]
-        for kind in kinds:
-            judged: Score | None = getattr(entry, kind)
-            span = plots.score_span(parts, None)
-            span = (min([span[0], *limits]), max([span[1], *limits])) if limits else span
-            real, fake = (scores.get(f"{kind}_{who}", parts[0][:0]) for who in ("real", "fake"))
-            svg = plots.histogram(real, fake, judged.threshold if judged else None, span)
-            panels.append({"kind": kind, "auc": judged.auc if judged else None, "svg": _markup(svg)})
+        for kind, (real, fake) in both.items():
+            span = plots.score_span([scores for pair in both.values() for scores in pair], thresholds)
+            svg = plots.histogram(real, fake, judged[kind].threshold, span)
+            panels.append({"kind": kind, "auc": judged[kind].auc, "svg": _markup(svg)})
         if panels:
             found.append({"round": entry.number, "panels": panels})
     return found
@@ -231,7 +227,7 @@ def pictures(here: Gatherer) -> dict[str, Any]:
             listed = {kind: entries[:16] for kind, entries in lists.items()}
             extremes.append({"round": number, "picture": found.get(("extremes", number)), "lists": listed})
     sheets = [found["sheet", number] for number in here.shown if ("sheet", number) in found]
-    ways = directions(here.rounds, main_distance(here.rounds) or "")
+    ways = directions(here.rounds, view.main_distance(here.rounds) or "")
     return {"sheets": sheets, "extremes": extremes, "ways": ways}
 
 

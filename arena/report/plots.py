@@ -26,10 +26,15 @@ Series = tuple[str, str, list[tuple[int, Estimate]]]  # colour, line style, (rou
 
 
 def rounds_plot(
-    series: Sequence[Series], *, floors: Sequence[Series] = (), chance: float | None = None,
-    limits: tuple[float, float] | None = None, shares: bool = False, width: float = WIDTH,
+    series: Sequence[Series],
+    *,
+    floors: Sequence[Series] = (),
+    chance: float | None = None,
+    limits: tuple[float, float] | None = None,
+    shares: bool = False,
+    width: float = WIDTH,
 ) -> str:
-    """Figures over rounds with their intervals as bars; floors as dotted steps; a line at chance."""  # fmt: skip
+    """Figures over rounds with their intervals as bars; floors as dotted steps; a line at chance."""
     figure, axes = _figure(0.3 + 0.52 * width, width)
     numbers = sorted({number for _, _, points in series for number, _ in points})
     if chance is not None:
@@ -41,9 +46,15 @@ def rounds_plot(
         style = style if len(points) <= CROWD else style.lstrip("os")
         axes.plot(x, y, style, color=STAND_IN[ink], linewidth=1.6, markersize=4.2, markeredgewidth=0)
         bars = [(at, found) for at, (_, found) in zip(x, points, strict=True) if found.bounded]
-        x = [at for at, _ in bars for _ in range(3)]
-        y = [end for _, found in bars for end in (found.low, found.high, float("nan"))]
-        axes.plot(x, y, color=STAND_IN[ink], linewidth=1.1, alpha=0.6, solid_capstyle="butt")
+        ends = [end for _, found in bars for end in (found.low, found.high, None)]  # None: a gap between two bars
+        axes.plot(
+            [at for at, _ in bars for _ in range(3)],
+            ends,
+            color=STAND_IN[ink],
+            linewidth=1.1,
+            alpha=0.6,
+            solid_capstyle="butt",
+        )
     for ink, style, points in floors:
         x = [number + side for number, _ in points for side in (-0.5, 0.5)]
         axes.plot(x, [found.value for _, found in points for _ in "lr"], style, color=STAND_IN[ink], linewidth=1.0)
@@ -55,7 +66,9 @@ def rounds_plot(
     return _svg(figure)
 
 
-def _quantity_axis(axes: Any, series: Sequence[Series], floors: Sequence[Series], limits: tuple[float, float] | None) -> None:
+def _quantity_axis(
+    axes: Any, series: Sequence[Series], floors: Sequence[Series], limits: tuple[float, float] | None
+) -> None:
     """Linear from zero, or logarithmic where the figures span more than a factor of thirty."""
     if limits:
         axes.set_ylim(*limits)
@@ -74,7 +87,7 @@ def _quantity_axis(axes: Any, series: Sequence[Series], floors: Sequence[Series]
 
 
 def histogram(real: "np.ndarray", fake: "np.ndarray", threshold: float | None, span: tuple[float, float]) -> str:
-    """Logits of reals and fakes as shares of images per bin, with the threshold; what lies outside goes to the end bins."""
+    """Logits of reals and fakes as shares of images per bin, and the threshold; what lies outside joins the ends."""
     import numpy as np
 
     figure, axes = _figure(2.2, WIDE)
@@ -95,13 +108,12 @@ def histogram(real: "np.ndarray", fake: "np.ndarray", threshold: float | None, s
     return _svg(figure)
 
 
-def score_span(scores: Sequence["np.ndarray"], threshold: float | None) -> tuple[float, float]:
-    """The range of logits that shows all but the outermost half percent, and the threshold."""
+def score_span(scores: Sequence["np.ndarray"], thresholds: Sequence[float]) -> tuple[float, float]:
+    """The range of logits that shows all but the outermost half percent, and the thresholds."""
     import numpy as np
 
     low, high = np.percentile(np.concatenate(list(scores)), [0.5, 99.5])
-    if threshold is not None:
-        low, high = min(low, threshold), max(high, threshold)
+    low, high = min([low, *thresholds]), max([high, *thresholds])
     spare = 0.04 * (high - low) or 1.0
     return float(low - spare), float(high + spare)
 
@@ -112,7 +124,10 @@ def loss_plot(curves: Sequence["np.ndarray"], ink: str, points: int = 600) -> st
 
     figure, axes = _figure(1.5)
     thin = max(1, -(-sum(len(curve) for curve in curves) // points))
-    start, steps, raw, smooth = 0, [], [], []
+    steps: list[Any] = []
+    raw: list[Any] = []
+    smooth: list[Any] = []
+    start = 0
     for place, curve in enumerate(curves):
         steps += [start + 1 + np.arange(len(curve))[::thin], [start + len(curve)]]
         raw += [curve[::thin], [np.nan]]  # a gap: no line runs from one round into the next
@@ -190,7 +205,7 @@ def _figure(height: float, width: float = WIDTH, left: float = 40) -> tuple[Any,
 
 
 def _svg(figure: Any) -> str:
-    """The figure as an <svg> element for a page: no prologue, ids, styles or metadata of its own, same bytes each time."""
+    """The figure as an <svg> for a page: no prologue, ids, styles or metadata of its own, the same bytes each time."""
     from matplotlib import rc_context
 
     buffer = io.StringIO()
@@ -214,7 +229,7 @@ def _svg(figure: Any) -> str:
 
 
 def _own_ids(svg: str) -> str:
-    """Drop ids that nothing refers to; name the others by their definition's own content, so that a page may hold many."""
+    """Drop ids that nothing refers to; name the others by the plot's own content, so that a page may hold many."""
     import hashlib
 
     used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))

@@ -105,7 +105,7 @@ def read_losses(path: Path) -> "dict[str, np.ndarray] | None":
 
 
 def read_extremes(path: Path) -> dict[str, list[tuple[str, float | None]]] | None:
-    """ {"easiest": [(name, logit) ...], "hardest": ...} """
+    """The names and logits of the fakes under "easiest" and under "hardest"."""
     if not path.is_file():
         return None
     try:

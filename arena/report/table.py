@@ -1,11 +1,12 @@
 """The table of rounds as plain strings, the same for the report and for the terminal."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from arena.report.ledger_view import Estimate, Score, directions, main_distance, rounds_of
 
+Form = Callable[[float | None], str]
 MISSING = "–"
 PERCENT = "\N{NO-BREAK SPACE}%"  # so that no line breaks between a figure and its unit
 
@@ -32,12 +33,12 @@ def round_table(summary: Mapping[str, Any]) -> Table:
     headers += [f"{distance} {arrow(way)}".rstrip() for way in ways] + ["time"]
     rows = []
     for entry in rounds:
-        after = entry.after or Score(None, {})
+        after = entry.after or Score()
         row = [str(entry.number), *(_auc(score) for score in (entry.before, entry.after))]
         row += [unit(after.ap), percent(after.eer), percent(after.tpr_at_1_fpr), percent(after.accuracy_frozen)]
         row += [percent(entry.before.escape if entry.before else None), percent(after.escape), _auc(entry.baseline)]
         for way in ways:
-            found = entry.distance(distance or "", way)
+            found = entry.distance(distance, way)
             row.append(two_lines(found.estimate, amount) if found else MISSING)
         rows.append([*row, duration(sum(entry.seconds.values())) if entry.seconds else MISSING])
     return Table(headers, rows)
@@ -47,13 +48,13 @@ def _auc(score: Score | None) -> str:
     return two_lines(score.auc, unit) if score and score.auc else MISSING
 
 
-def two_lines(estimate: Estimate, form) -> str:
+def two_lines(estimate: Estimate, form: Form) -> str:
     """The figure, and on a second line its interval if it has one."""
     return f"{form(estimate.value)}\n{interval(estimate, form)}" if estimate.bounded else form(estimate.value)
 
 
-def interval(estimate: Estimate, form) -> str:
-    """ "0.971–0.988"; with "to" where a minus sign would make the dash unreadable."""
+def interval(estimate: Estimate, form: Form) -> str:
+    """Like 0.971–0.988, with "to" where a minus sign would make the dash unreadable."""
     low, high = form(estimate.low), form(estimate.high)
     return f"{low} to {high}" if "-" in low + high else f"{low}–{high}"
 
@@ -98,6 +99,6 @@ def duration(seconds: float | None) -> str:
 
 
 def arrow(direction: str) -> str:
-    """ "a2b" as a reader writes it: a→b."""
+    """A direction ("a2b") as a reader writes it: a→b."""
     left, two, right = direction.partition("2")
     return f"{left}→{right}" if two and left and right else direction

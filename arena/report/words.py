@@ -3,33 +3,42 @@
 from collections.abc import Mapping
 from typing import Any
 
-from arena.report.ledger_view import Distance, Round, directions, main_distance, mapping, number, player, rounds_of
+from arena.report.ledger_view import (
+    Distance,
+    Estimate,
+    Judged,
+    Round,
+    Score,
+    directions,
+    judged,
+    main_distance,
+    mapping,
+    number,
+    player,
+    rounds_of,
+)
 from arena.report.table import PERCENT, amount, arrow, interval, percent, unit
 
 
 def verdict(summary: Mapping[str, Any]) -> list[str]:
     """Sentences for the head of the report: detection, baseline, escape, distance. Never empty."""
     rounds = rounds_of(summary)
-    judged = [entry for entry in rounds if entry.after and entry.after.auc]
-    sentences = []
-    if judged:
-        sentences += [_detection(summary, judged[-1]), _trend(judged), _baseline(summary, judged[-1])]
+    scored = judged(rounds)
+    if scored:
+        sentences = [_detection(summary, scored[-1]), _trend(scored), _baseline(summary, scored[-1])]
     else:
-        sentences.append("No round has been judged yet.")
+        sentences = ["No round has been judged yet."]
     escaped = [entry for entry in rounds if entry.before and entry.before.escape is not None]
-    if escaped:
-        sentences.append(_escape(escaped[-1]))
+    if escaped and escaped[-1].before:
+        sentences.append(_escape(escaped[-1].number, escaped[-1].before))
     sentences.append(_distance(rounds))
     return [sentence for sentence in sentences if sentence]
 
 
-def _detection(summary: Mapping[str, Any], last: Round) -> str:
-    assert last.after and last.after.auc
-    auc, n_real, n_fake = last.after.auc, last.after.n_real, last.after.n_fake
-    generator, detector = player(summary, "generator"), player(summary, "detector")
+def _detection(summary: Mapping[str, Any], last: Judged) -> str:
+    auc, generator, detector = last.auc, player(summary, "generator"), player(summary, "detector")
     details = [f"95{PERCENT} CI {interval(auc, unit)}"] if auc.bounded else ["no interval"]
-    if n_real is not None and n_fake is not None:
-        details.append(f"{n_real:,.0f} real + {n_fake:,.0f} fake")
+    details += [_counts(last.after)] if _counts(last.after) else []
     if auc.low is not None and auc.low > 0.5:
         claim = f"{detector} tells {generator}’s fakes from reals with AUC {unit(auc.value)}"
     elif auc.high is not None and auc.high < 0.5:
@@ -39,7 +48,12 @@ def _detection(summary: Mapping[str, Any], last: Round) -> str:
         details.append("chance is 0.5")
     else:
         claim = f"{detector} scores AUC {unit(auc.value)} on {generator}’s fakes"
-    return f"{_played(summary, last)} {claim} ({', '.join(details)}){_surprise(last)}."
+    return f"{_played(summary, last.round)} {claim} ({', '.join(details)}){_surprise(last)}."
+
+
+def _counts(score: Score) -> str:
+    both = score.n_real is not None and score.n_fake is not None
+    return f"{score.n_real:,.0f} real + {score.n_fake:,.0f} fake" if both else ""
 
 
 def _played(summary: Mapping[str, Any], last: Round) -> str:
@@ -51,54 +65,51 @@ def _played(summary: Mapping[str, Any], last: Round) -> str:
     return f"After {count}"
 
 
-def _surprise(last: Round) -> str:
-    assert last.after and last.after.auc
-    if not last.before or not last.before.auc:
+def _surprise(last: Judged) -> str:
+    """How the detector of the round before did on the same fakes."""
+    if not last.round.before or not last.round.before.auc:
         return ""
-    before = last.before.auc
-    clear = {0: ": no clear change", -1: ": training on them made it worse", None: "", 1: ""}[last.after.auc.compare(before)]
-    spread = f" ({interval(before, unit)})" if before.bounded else ""
-    return f"; before it had seen this round’s fakes, {unit(before.value)}{spread}{clear}"
+    before = last.round.before.auc
+    worse, same = ": training on them made it worse", ": no clear change"
+    judgement = {1: "", 0: same, -1: worse, None: ""}[last.auc.compare(before)]
+    return f"; before it had seen this round’s fakes, {_with_interval(before)}{judgement}"
 
 
-def _trend(judged: list[Round]) -> str:
-    if len(judged) < 2:
+def _with_interval(auc: Estimate) -> str:
+    return f"{unit(auc.value)} ({interval(auc, unit)})" if auc.bounded else unit(auc.value)
+
+
+def _trend(scored: list[Judged]) -> str:
+    if len(scored) < 2:
         return ""
-    first, last = judged[0], judged[-1]
-    assert first.after and first.after.auc and last.after and last.after.auc
-    change = last.after.auc.compare(first.after.auc)
-    figures = f"AUC {unit(first.after.auc.value)} in round {first.number}, {unit(last.after.auc.value)} in round {last.number}"
+    (first, _, start), (last, _, end) = scored[0], scored[-1]
+    figures = f"AUC {unit(start.value)} in round {first.number}, {unit(end.value)} in round {last.number}"
     return {
         1: f"Over the rounds the detector pulled ahead: {figures}.",
         -1: f"Over the rounds the generator pulled ahead: {figures}.",
         0: f"Over the rounds there is no clear change in how well fakes are detected: {figures}.",
         None: f"Over the rounds: {figures}.",
-    }[change]
+    }[end.compare(start)]
 
 
-def _baseline(summary: Mapping[str, Any], last: Round) -> str:
-    if not last.baseline or not last.baseline.auc:
+def _baseline(summary: Mapping[str, Any], last: Judged) -> str:
+    baseline, detector = last.round.baseline, player(summary, "detector")
+    if not baseline or not baseline.auc:
         return ""
-    assert last.after and last.after.auc
-    base, name = last.baseline.auc, last.baseline.name or "simple"
-    spread = f" ({interval(base, unit)})" if base.bounded else ""
-    detector = player(summary, "detector")
     judgement = {
         1: f": {detector} clearly beats it",
         -1: f": it clearly beats {detector}",
         0: f": no clear difference from {detector}",
         None: "",
-    }[last.after.auc.compare(base)]
-    return f"The {name} baseline, trained on the same data, reaches {unit(base.value)}{spread}{judgement}."
+    }[last.auc.compare(baseline.auc)]
+    name = baseline.name or "simple"
+    return f"The {name} baseline, trained on the same data, reaches {_with_interval(baseline.auc)}{judgement}."
 
 
-def _escape(last: Round) -> str:
-    assert last.before
-    count = f" of {last.before.n_fake:,.0f}" if last.before.n_fake else ""
-    return (
-        f"Of round {last.number}’s fakes, {percent(last.before.escape)}{count} passed as real "
-        "with the detector of the round before."
-    )
+def _escape(number: int, before: Score) -> str:
+    count = f" of {before.n_fake:,.0f}" if before.n_fake else ""
+    share = f"Of round {number}’s fakes, {percent(before.escape)}{count}"
+    return f"{share} passed as real with the detector of the round before."
 
 
 def _distance(rounds: list[Round]) -> str:
@@ -136,14 +147,14 @@ def citation(summary: Mapping[str, Any]) -> str:
     """One paragraph to copy into a paper: figure, interval, protocol, version."""
     settings, provenance = mapping(summary.get("settings")), mapping(summary.get("provenance"))
     data = mapping(summary.get("data"))
-    judged = [entry for entry in rounds_of(summary) if entry.after and entry.after.auc]
-    text = f"{player(summary, 'detector')} against {player(summary, 'generator')} on {data.get('name') or 'unnamed data'}"
-    if judged:
-        after = judged[-1].after
-        assert after and after.auc
-        spread = f" (95{PERCENT} CI {interval(after.auc, unit)}, DeLong on the logit scale)" if after.auc.bounded else ""
-        counts = f", {after.n_real:,.0f} real + {after.n_fake:,.0f} fake images" if after.n_real and after.n_fake else ""
-        text += f", round {judged[-1].number}: AUC {unit(after.auc.value)}{spread}{counts}"
+    versus = f"{player(summary, 'detector')} against {player(summary, 'generator')}"
+    text = f"{versus} on {data.get('name') or 'unnamed data'}"
+    scored = judged(rounds_of(summary))
+    if scored:
+        last, after, auc = scored[-1]
+        spread = f" (95{PERCENT} CI {interval(auc, unit)}, DeLong on the logit scale)" if auc.bounded else ""
+        counts = f", {_counts(after)} images" if _counts(after) else ""
+        text += f", round {last.number}: AUC {unit(auc.value)}{spread}{counts}"
     reference = str(data.get("reference") or "")
     text += f", judge reals {reference[:12]}" if reference else ""
     text += f", {settings['preset']} preset" if settings.get("preset") else ""

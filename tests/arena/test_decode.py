@@ -201,7 +201,7 @@ def test_bomb_is_refused_by_its_header():
     start = time.perf_counter()
     with pytest.raises(BadImage, match=r"20000 x 20000 px is over the limit of 40 Mpx \(--max-pixels\)"):
         decode.header(data)
-    assert time.perf_counter() - start < 0.1
+    assert time.perf_counter() - start < 0.5
     assert decode.header(data, max_pixels=side * side).size == (side, side)  # the limit is ours, not Pillow's
 
 

@@ -9,6 +9,15 @@ from arena.data.faces import clip, render, swap
 from arena.errors import InputError
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Small tensors: threads would only wait for one another."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def clean():
     """48 frontal-to-turned images without the camera."""
@@ -46,12 +55,12 @@ def test_an_image_does_not_depend_on_its_batch(monkeypatch, size, style):
 
 
 def test_an_image_does_not_depend_on_the_threads():
-    before, threads = render(5, range(9), 49), torch.get_num_threads()
+    alone = render(5, range(9), 49)
     try:
-        torch.set_num_threads(2 if threads != 2 else 3)
-        assert same(before, render(5, range(9), 49))
+        torch.set_num_threads(2)
+        assert same(alone, render(5, range(9), 49))
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(1)
 
 
 def test_shapes_and_ranges():
@@ -101,18 +110,14 @@ def test_a_swap_changes_the_person_and_nothing_else(clean):
     assert (turn[0] - turn[1]).abs().max() < 0.06  # radians
 
 
-def test_the_same_person_in_two_images_has_the_same_colours(monkeypatch):
-    straight(monkeypatch, roll=0.0, light_x=0.0, light_y=-0.3, warm=0.5, key=0.9, fill=0.4)
+def test_the_same_person_has_the_same_skin_in_every_image(monkeypatch):
+    straight(monkeypatch, warm=0.5, glasses=0.0)
     got = render(1, range(60), 64, identities=6, camera=False)
-    cheek = torch.stack([_at(got, k, 30)[:, 0] for k in range(60)])
-    within = torch.stack([cheek[got.identity == who].var(0) for who in got.identity.unique()]).mean()
-    assert within < 0.25 * cheek.var(0).mean()
-
-
-def _at(got, image, point):
-    """Colours at a landmark: 3 x 1."""
-    x, y = (got.landmarks[image, point].long()).clamp(0, got.image.shape[-1] - 1)
-    return display(got.image)[image, :, y, x][:, None]
+    x, y = got.landmarks[:, 29].long().unbind(-1)  # the nose's bridge
+    skin = display(got.image)[torch.arange(60), :, y, x]
+    hue = skin[:, 2] / skin[:, 0]  # blue over red: hardly depends on shade
+    within = torch.stack([hue[got.identity == who].var() for who in range(6)]).mean()
+    assert within < 0.2 * hue.var()
 
 
 def test_landmarks_mark_what_is_drawn(monkeypatch):

@@ -462,7 +462,7 @@ def test_fruits(real):
     start = time.perf_counter()
     folder = scan(real)
     images = torch.cat(list(load(folder.items, 64)))
-    assert time.perf_counter() - start < 15
+    assert time.perf_counter() - start < 30
     assert images.shape == (len(folder.items), 3, 64, 64)
     assert not folder.bad
     assert folder.domains == ("a", "b")

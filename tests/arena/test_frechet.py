@@ -124,9 +124,7 @@ def brute_kid(x, y) -> float:
     def k(a, b):
         return (np.dot(a, b) / len(a) + 1) ** 3
 
-    within = [
-        np.mean([k(a, b) for i, a in enumerate(rows) for j, b in enumerate(rows) if i != j]) for rows in (x, y)
-    ]
+    within = [np.mean([k(a, b) for i, a in enumerate(rows) for j, b in enumerate(rows) if i != j]) for rows in (x, y)]
     return sum(within) - 2 * np.mean([k(a, b) for a in x for b in y])
 
 
