@@ -43,7 +43,7 @@ class DataConfig(Strict):
     val: int = Field(50, ge=2, le=1_000_000, description="faces a domain")
     judge: int = Field(200, ge=2, le=1_000_000, description="faces a domain")
     group: str = Field("auto", description="folders: auto, none, parent or prefix:REGEX")
-    max_bad: int | float = Field(10, ge=0, union_mode="left_to_right", description="folders: unreadable images to skip (a count, or a share)")
+    max_bad: float = Field(10, ge=0, description="folders: unreadable images to skip (a count, or a share)")
     max_pixels: int = Field(40_000_000, ge=1, description="folders: larger images are bad")
 
 

@@ -101,17 +101,21 @@ class Reference:
         whole = np.asarray(features, dtype=np.float64)
         middle = whole.mean(0)
         rows = whole - middle
-        z = rows @ self.factor.T
-        wide = len(z) > z.shape[1]
-        products = z.T @ z if wide else z @ z.T
+        if self.thin or len(rows) > self.dims:
+            z = rows @ self.factor.T
+            wide = len(z) > z.shape[1]
+            products = z.T @ z if wide else z @ z.T
+        else:
+            wide, products = False, rows @ self.covariance @ rows.T
         distances = []
         for block in blocks:
-            out, out_z = rows[block], z[block]
+            out = rows[block]
             n = len(rows) - len(out)
-            rest, rest_z = -out.sum(0) / n, -out_z.sum(0) / n  # means of what stays; the whole's mean is zero
+            rest = -out.sum(0) / n  # the mean of what stays: the whole's is zero
             trace = (np.sum(rows**2) - np.sum(out**2) - n * rest @ rest) / (n - 1)
             if wide:
-                scatter = products - out_z.T @ out_z - n * np.outer(rest_z, rest_z)
+                rest_z = -z[block].sum(0) / n
+                scatter = products - z[block].T @ z[block] - n * np.outer(rest_z, rest_z)
             else:
                 stay = np.delete(np.arange(len(rows)), block)
                 gram = products[np.ix_(stay, stay)]

@@ -144,8 +144,8 @@ def test_equal_scores_and_single_images_give_wide_intervals():
 def test_detection_scores_has_its_documented_keys_and_plain_numbers():
     real, fake = draw("smooth", 8, 300, 200)
     scores = detection.detection_scores(real, fake, threshold=0.4)
-    assert list(scores) == (
-        "auc auc_low auc_high ap eer n_real n_fake accuracy threshold accuracy_frozen tpr_at_1_fpr escape".split()
+    assert ", ".join(scores) == (
+        "auc, auc_low, auc_high, ap, eer, n_real, n_fake, accuracy, threshold, accuracy_frozen, tpr_at_1_fpr, escape"
     )
     json.dumps(scores, allow_nan=False)
     assert all(type(value) in (float, int) for value in scores.values())

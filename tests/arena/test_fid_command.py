@@ -3,7 +3,6 @@
 import hashlib
 import json
 import struct
-import warnings
 import zlib
 
 import numpy as np
@@ -18,6 +17,7 @@ from arena.errors import InputError
 from arena.metrics import features, folders
 from arena.metrics.features import Inception, find_inception_weights
 from arena.metrics.folders import fid_of, folder_statistics, write_statistics
+from arena.metrics.frechet import frechet_distance
 from arena.metrics.quality import quality_panel
 
 
@@ -64,11 +64,17 @@ def as_official(inception, monkeypatch):
     monkeypatch.setattr(folders, "make_extractor", lambda *_: inception)
 
 
+@pytest.fixture
+def accepted(weights, monkeypatch):
+    """The random weights' hash is taken for the official one."""
+    monkeypatch.setattr(features, "_EXPECTED_SHA", hashlib.sha256(weights.read_bytes()).hexdigest()[:8])
+
+
 def paint(folder, n, seed, sizes=((24, 24),), suffixes=(".png",), tint=0):
     rng = np.random.default_rng(seed)
     for i in range(n):
         width, height = sizes[i % len(sizes)]
-        low = rng.uniform(0, 200, (4, 4, 3)) + [tint, 0, 0]
+        low = rng.uniform(0, 200, (4, 4, 3)) + np.array([tint, 0, 0])
         picture = Image.fromarray(low.clip(0, 255).astype(np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
         path = folder / f"{i:03d}{suffixes[i % len(suffixes)]}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,22 +82,18 @@ def paint(folder, n, seed, sizes=((24, 24),), suffixes=(".png",), tint=0):
     return folder
 
 
-def test_inception_features_equal_pytorch_fid_at_every_depth(inception, peer, weights, monkeypatch):
+def test_inception_features_equal_pytorch_fid(inception, peer, weights, accepted):
     images = torch.randint(0, 256, (2, 3, 40, 30), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = [torch.nn.functional.adaptive_avg_pool2d(layer, 1).flatten(1) for layer in peer(images / 255)]
-    monkeypatch.setattr(features, "_EXPECTED_SHA", hashlib.sha256(weights.read_bytes()).hexdigest()[:8])
     for extractor, layer in ((inception, 3), (Inception(weights, 192), 1)):
         rows = extractor(images)
         assert rows.shape == (2, extractor.dims)
         assert (rows - expected[layer]).abs().max() < 1e-5 * expected[layer].abs().max()
-    assert torch.allclose(inception(images / 127.5 - 1), rows_of(inception, images), atol=1e-5)
+        floats = extractor(images / 127.5 - 1)
+        assert (rows - floats).abs().max() < 1e-5 * rows.abs().max()
     assert (inception.distance, Inception(weights, 192).distance) == ("fid", "fd-inception-192")
     assert hashlib.sha256(weights.read_bytes()).hexdigest() in inception.describe
-
-
-def rows_of(extractor, images):
-    return extractor(images)
 
 
 def test_building_the_network_leaves_pytorch_fid_as_it_was(inception):
@@ -156,13 +158,8 @@ def test_fid_of_mixed_folders_equals_pytorch_fid(as_official, peer, tmp_path):
     calls = []
     result = fid_of(real, fake, progress=lambda done, total: calls.append((done, total)))
     net = InceptionOfLastLayer(peer)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        sides = [
-            fid_score.calculate_activation_statistics(folders.image_files(path), net, batch_size=1, num_workers=0)
-            for path in (real, fake)
-        ]
-        expected = fid_score.calculate_frechet_distance(*sides[0], *sides[1])
+    theirs = [fid_score.get_activations(folders.image_files(p), net, 1, num_workers=0) for p in (real, fake)]
+    expected = frechet_distance(*theirs)  # equal to pytorch-fid's: test_frechet.py
     assert result["value"] == pytest.approx(expected, rel=1e-4)
     assert (result["name"], result["dims"], result["n"], result["n_real"]) == ("fid", 2048, 4, 6)
     assert result["low"] < result["value"] < result["high"]
@@ -184,26 +181,30 @@ class InceptionOfLastLayer(torch.nn.Module):
         return self.net(images)[-1:]
 
 
-def test_statistics_files_go_both_ways(as_official, tmp_path):
+def test_statistics_files_go_both_ways(accepted, weights, tmp_path):
     folder, other = paint(tmp_path / "a", 4, 0), paint(tmp_path / "b", 3, 1, tint=40)
-    summary = write_statistics(folder, tmp_path / "ours.npz")
-    assert (summary["n"], summary["dims"]) == (4, 2048)
-    mu, sigma = fid_score.compute_statistics_of_path(str(tmp_path / "ours.npz"), None, 50, 2048, "cpu")
-    reference = folder_statistics(folder, folders.make_extractor()).reference
+    settings = {"weights": weights, "dims": 64}
+    summary = write_statistics(folder, tmp_path / "ours.npz", **settings)
+    assert (summary["n"], summary["dims"]) == (4, 64)
+    mu, sigma = fid_score.compute_statistics_of_path(str(tmp_path / "ours.npz"), None, 50, 64, "cpu")
+    reference = folder_statistics(folder, Inception(weights, 64)).reference
     assert np.array_equal(mu, reference.mean)
     assert np.allclose(sigma, reference.covariance, atol=1e-12)
     np.savez_compressed(tmp_path / "theirs.npz", mu=mu, sigma=sigma)  # as pytorch-fid's save_fid_stats does
 
-    whole = fid_of(folder, other)
-    ours, theirs = fid_of(tmp_path / "ours.npz", other), fid_of(tmp_path / "theirs.npz", other)
+    whole = fid_of(folder, other, **settings)
+    ours, theirs = (fid_of(tmp_path / name, other, **settings) for name in ("ours.npz", "theirs.npz"))
     assert ours["value"] == pytest.approx(whole["value"], rel=1e-6)
     assert theirs["value"] == pytest.approx(whole["value"], rel=1e-6)
-    assert (ours["name"], ours["n_real"], ours["floor"], ours["note"]) == ("fid", 4, None, None)
-    assert (theirs["name"], theirs["n_real"]) == ("fid", None)
+    assert ours["low"] == pytest.approx(whole["low"], rel=1e-6)
+    assert (ours["name"], ours["n_real"], ours["floor"], ours["note"]) == ("fd-inception-64", 4, None, None)
+    assert (theirs["name"], theirs["n_real"]) == ("fd-inception-64", None)
     assert "taken on trust" in theirs["note"]
     both = fid_of(tmp_path / "theirs.npz", tmp_path / "theirs.npz")
-    assert (both["name"], both["low"], both["features"]) == ("fd-npz-2048", None, "unknown")
-    assert both["value"] == pytest.approx(0, abs=1e-8)
+    assert (both["name"], both["low"], both["features"]) == ("fd-npz-64", None, "unknown")
+    assert both["value"] == pytest.approx(0, abs=1e-10)
+    with pytest.raises(InputError, match="expected statistics of 192 dims"):
+        fid_of(tmp_path / "theirs.npz", other, weights=weights, dims=192)
 
 
 def test_two_files_need_no_network(no_weights, tmp_path):
