@@ -1,10 +1,10 @@
 """How many images a CPU second gives through blur and JPEG: the published way, image by image, against detect.augment.
 
-Run: python benchmarks/augment.py [--repeats 9] [--images 32] [--size 256]
+Run: python benchmarks/augment.py [--repeats 9] [--images 32] [--sizes 256 64]
 
 One thread, CPU time (time.process_time), the two sides interleaved, the same draws of sigma and quality on both. Rows
 "blur + JPEG" time the augmentation alone, from and to what each side works on (bytes H W C there, float B C H W in
-[-1, 1] here). Rows "to the net" time the whole way from stored bytes to the normalised 224 px crop that the net sees.
+[-1, 1] here). Rows "to the net" time the whole way from stored bytes to the normalised random crop (224 px of 256) that the net sees.
 """
 
 import argparse
@@ -13,7 +13,11 @@ import io
 import os
 import platform
 import time
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
+from itertools import product
+from pathlib import Path
 from statistics import median
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -40,7 +44,10 @@ def photographs(count: int, size: int) -> torch.Tensor:
     x = 128 + 35 * x / x.std((1, 2, 3), keepdim=True)
     grid = torch.arange(size)
     for _ in range(6):
-        centre, reach = torch.rand(2, count, 1, 1, generator=rng) * size, torch.rand(count, 1, 1, generator=rng) * size / 3
+        centre, reach = (
+            torch.rand(2, count, 1, 1, generator=rng) * size,
+            torch.rand(count, 1, 1, generator=rng) * size / 3,
+        )
         disc = (grid[:, None] - centre[0]) ** 2 + (grid - centre[1]) ** 2 < reach**2
         x = x + disc[:, None] * (torch.rand(count, 3, 1, 1, generator=rng) - 0.5) * 80
     return (x + torch.randn(x.shape, generator=rng)).clamp(0, 255).round().byte()
@@ -87,36 +94,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--images", type=int, default=32)
-    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 64])
     args = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     torch.empty(7_500_000).fill_(0)  # as any training step does before: the allocator then keeps blocks of this size
 
-    levels = photographs(args.images, args.size)
-    images = levels.float() / 127.5 - 1
-    pixels = levels.permute(0, 2, 3, 1).contiguous().numpy()
-    print(f"{args.images} images, {args.size} px, 1 thread, CPU ms per image, median of {args.repeats} (range)\n")
-    print(f"{'':24}{'published':>22}{'fast':>22}{'ratio':>8}{'range':>14}")
-    for p in (0.5, 0.1):
-        rng = torch.Generator().manual_seed(1)
-        plans = [draw(args.images, p_blur=p, p_jpeg=p, rng=rng) for _ in range(args.repeats + 1)]
-        for name, theirs, ours in (
-            ("blur + JPEG", published, lambda plan: apply(images, plan)),
-            ("to the net", published_to_the_net, lambda plan: fast_to_the_net(levels, plan)),
-        ):
+    print(f"{args.images} images, 1 thread, CPU ms per image, median of {args.repeats} (range)\n")
+    print(f"{'':26}{'published':>24}{'fast':>24}{'ratio':>8}{'range':>11}")
+    for size in args.sizes:
+        levels = photographs(args.images, size)
+        images = levels.float() / 127.5 - 1
+        pixels = levels.permute(0, 2, 3, 1).contiguous().numpy()
+        crop = size * 7 // 8  # 224 of 256
+        sides: dict[str, tuple[Callable, Callable]] = {
+            "blur + JPEG": (published, partial(apply, images)),
+            "to the net": (partial(published_to_the_net, crop=crop), partial(fast_to_the_net, levels, crop=crop)),
+        }
+        for p, (name, (theirs, ours)) in product((0.5, 0.1), sides.items()):
+            rng = torch.Generator().manual_seed(1)
             times = []
-            for plan in plans:
+            for _ in range(args.repeats + 1):
+                plan = draw(args.images, p_blur=p, p_jpeg=p, rng=rng)
                 rows = list(zip(pixels, *(t.tolist() for t in plan), strict=True))
                 a = milliseconds(lambda rows=rows, theirs=theirs: [theirs(*row) for row in rows]) / args.images
                 b = milliseconds(lambda plan=plan, ours=ours: ours(plan)) / args.images
                 times.append((a, b, a / b))
-            columns = list(zip(*times[1:], strict=True))  # the first is for warming up
-            a, b = (f"{median(c):.2f} ({min(c):.2f}-{max(c):.2f})" for c in columns[:2])
-            ratio = columns[2]
-            print(f"{f'p {p}  {name}':24}{a:>22}{b:>22}{median(ratio):>7.1f}x{min(ratio):>7.1f}-{max(ratio):.1f}")
-    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line), "") \
-        if os.path.exists("/proc/cpuinfo") else platform.processor()
+            a, b, ratio = zip(*times[1:], strict=True)  # the first is for warming up
+            left, right = (f"{median(c):.3f} ({min(c):.3f}-{max(c):.3f})" for c in (a, b))
+            spread = f"{min(ratio):.1f}-{max(ratio):.1f}"
+            print(f"{f'{size} px  p {p}  {name}':26}{left:>24}{right:>24}{median(ratio):>7.1f}x{spread:>11}")
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), platform.processor())
     libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "scipy", "pillow", "opencv-python-headless"))
     print(f"\n{cpu}; Python {platform.python_version()}, {libraries}; {datetime.date.today()}")
 

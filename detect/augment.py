@@ -9,8 +9,8 @@ and cuts the fraction off after each of its two passes, so that a blurred image 
 average. `fast`, the default, does a whole batch at once on its own device and differs in three ways: it rounds instead
 of cutting (no darkening), the kernel ends at 3 sigma instead of 4 (within a grey level), and JPEG is computed up to the
 quantisation and back, leaving out the entropy coding, which loses nothing. Its pixels are within about one grey level
-of libjpeg-turbo's on average (a coefficient between two steps may fall either way). OpenCV and Pillow both carry libjpeg-turbo today and decode to identical pixels, so `fast`
-needs no second encoder.
+of libjpeg-turbo's on average (a coefficient between two steps may fall either way). OpenCV and Pillow both carry
+libjpeg-turbo today and decode to identical pixels, so `fast` needs no second encoder.
 
 Shapes: B batch, C channels (3), H height, W width. Images lie in [-1, 1]; grey levels are 0 .. 255.
 """
@@ -23,6 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Mode = Literal["fast", "exact"]
+
+CACHED_PIXELS = 2**19
 
 # ITU-T T.81, tables K.1 (luma) and K.2 (chroma): the quantisation at quality 50.
 LUMA = """16 11 10 16  24  40  51  61   12 12 14 19  26  58  60  55   14 13 16 24  40  57  69  56
@@ -85,14 +87,14 @@ def apply(images: Tensor, plan: Plan, mode: Mode = "fast") -> Tensor:
         return _exact(images, plan)
     if mode != "fast":
         raise ValueError(f"mode: expected 'fast' or 'exact', got {mode!r}")
-    blurred, coded = plan.sigma.nonzero()[:, 0], plan.quality.nonzero()[:, 0]
     images = images.clone()
-    if len(blurred):
-        rows = blurred.to(images.device)
-        images[rows] = _on_grid(gaussian_blur(images[rows], plan.sigma[blurred]))
-    if len(coded):
-        rows = coded.to(images.device)
-        images[rows] = jpeg(images[rows], plan.quality[coded])
+    order = plan.sigma.argsort(descending=True)  # images of like kernels side by side
+    for rows in _parts(order[: int(plan.sigma.count_nonzero())], images):
+        at = rows.to(images.device)
+        images[at] = _on_grid(gaussian_blur(images[at], plan.sigma[rows]))
+    for rows in _parts(plan.quality.nonzero()[:, 0], images):
+        at = rows.to(images.device)
+        images[at] = jpeg(images[at], plan.quality[rows])
     return images
 
 
@@ -101,23 +103,17 @@ def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
 
     Images: float, B C H W, any range; sigma: B, positive, in pixels, on the CPU.
     """
-    radius = (3 * sigma).round().long().clamp(max=min(images.shape[-2:]))
-    order = radius.argsort(descending=True)  # tap k then concerns the first so many images: no work on zero weights
-    radius, sigma = radius[order], sigma[order]
-    offset = torch.arange(int(radius[0]) + 1)
+    b, channels, h, w = images.shape
+    radius = (3 * sigma).round().clamp(max=min(h, w))
+    r = int(radius.max())
+    offset = torch.arange(-r, r + 1).abs()
     taps = torch.exp(-0.5 * (offset / sigma[:, None]) ** 2) * (offset <= radius[:, None])
-    taps /= 2 * taps.sum(1, keepdim=True) - 1
-    reach = (radius[:, None] >= offset).sum(0).tolist()
-    taps = taps.to(images)[:, :, None, None, None]
-    x = images[order.to(images.device)]
-    for axis in (2, 3):
-        r, size = len(reach) - 1, x.shape[axis]
-        padded = torch.cat([x.narrow(axis, 0, r).flip(axis), x, x.narrow(axis, size - r, r).flip(axis)], axis)
-        x = x.mul_(taps[:, 0])
-        for k, n in enumerate(reach[1:], 1):
-            pair = padded[:n].narrow(axis, r - k, size) + padded[:n].narrow(axis, r + k, size)
-            x[:n].addcmul_(pair, taps[:n, k])
-    return torch.empty_like(x).index_copy_(0, order.to(images.device), x)
+    taps = (taps / taps.sum(1, keepdim=True)).to(images).repeat_interleave(channels, 0)
+    x = images.reshape(1, b * channels, h, w)
+    for axis, size, kernel in ((2, h, taps[:, None, :, None]), (3, w, taps[:, None, None, :])):
+        before, after = x.narrow(axis, 0, r).flip(axis), x.narrow(axis, size - r, r).flip(axis)
+        x = F.conv2d(torch.cat([before, x, after], axis), kernel, groups=b * channels)
+    return x.view(b, channels, h, w)
 
 
 def jpeg(images: Tensor, quality: Tensor) -> Tensor:
@@ -126,32 +122,22 @@ def jpeg(images: Tensor, quality: Tensor) -> Tensor:
     Images: float, B 3 H W, in [-1, 1]; quality: B, integers in 1 .. 100, on the CPU. Result: the same, on the grid
     of the 256 grey levels. Source: ITU-T T.81 annexes A and K, JFIF 1.02 for the colours.
     """
-    b, _, height, width = images.shape
-    x = F.pad(images, (0, -width % 16, 0, -height % 16), mode="replicate") if height % 16 or width % 16 else images
-    h, w = x.shape[-2:]
-    matrix = images.new_tensor([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
+    height, width = images.shape[-2:]
+    x = images
+    if height % 16 or width % 16:
+        x = F.pad(x, (0, -width % 16, 0, -height % 16), mode="replicate")
 
-    # To luma and, at half the size, chroma: grey levels about zero. One level is 1 / 127.5 of the lab's range.
-    y = F.conv2d(x, matrix[:1, :, None, None] * 127.5, images.new_tensor([-0.5]))
-    rows = x[:, :, 0::2] + x[:, :, 1::2]
-    c = (matrix[1:] * (127.5 / 4) @ rows.flatten(2)).view(b, 2, h // 2, w)
-    c = c[..., 0::2] + c[..., 1::2]
+    # Luma, and chroma at half the size: grey levels about zero, of which the lab's range is 1 / 127.5.
+    red, green, blue = x.unbind(1)
+    y = (red * (0.299 * 127.5)).add_(green, alpha=0.587 * 127.5).add_(blue, alpha=0.114 * 127.5).sub_(0.5).round_()
+    quarter = x.new_tensor([[-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]]) * (127.5 / 4)
+    c = (quarter @ (x[:, :, 0::2] + x[:, :, 1::2]).flatten(2)).view(len(x), 2, x.shape[2] // 2, x.shape[3])
+    c = (c[..., 0::2] + c[..., 1::2]).round_()
 
-    y = _through_blocks(y.round_(), _table(LUMA, quality))
-    c = _through_blocks(c.round_(), _table(CHROMA, quality)).round_()
+    y = _through_blocks(y[:, None], _table(LUMA, quality)).round_().add_(128)[:, 0]
+    c = _through_blocks(c, _table(CHROMA, quality)).round_()
+    cb, cr = _doubled(_doubled(c, 2), 3).round_().unbind(1)
 
-    # Chroma back to full size: each pixel 3/4 of its own sample, 1/4 of the next one, in either direction.
-    for axis in (2, 3):
-        shape = [*c.shape[:axis], c.shape[axis], 2, *c.shape[axis + 1 :]]
-        padded = torch.cat([c.narrow(axis, 0, 1), c, c.narrow(axis, c.shape[axis] - 1, 1)], axis)
-        doubled = c.new_empty(shape)
-        for side in (0, 1):
-            neighbour = padded.narrow(axis, 2 * side, c.shape[axis])
-            torch.lerp(c, neighbour, 0.25, out=doubled.select(axis + 1, side))
-        c = doubled.flatten(axis, axis + 1)
-    cb, cr = c.round_().unbind(1)
-
-    y = y.round_().add_(128)[:, 0]
     out = torch.empty_like(x)
     torch.add(y, cr, alpha=1.402, out=out[:, 0])
     torch.add(y, cb, alpha=-0.344136, out=out[:, 1]).add_(cr, alpha=-0.714136)
@@ -164,16 +150,21 @@ def random_crop_flip(images: Tensor, size: int | None, *, rng: torch.Generator |
 
     Images: B C H W. Without `rng` (a CPU generator) torch's global one is used.
     """
-    b, channels, height, width = images.shape
+    b, _, height, width = images.shape
     h, w = min(size or height, height), min(size or width, width)
-    u, v, mirrored = torch.rand(3, b, 1, generator=rng)
-    rows = (u * (height - h + 1)).long() + torch.arange(h)
-    columns = (v * (width - w + 1)).long() + torch.arange(w)
-    columns = torch.where(mirrored < 0.5, columns.flip(1), columns)
-    rows, columns = rows.to(images.device), columns.to(images.device)
-    if h < height:
-        images = images.gather(2, rows[:, None, :, None].expand(b, channels, h, width))
-    return images.gather(3, columns[:, None, None, :].expand(b, channels, h, w))
+    u, v, mirrored = torch.rand(3, b, generator=rng)
+    top, left = (u * (height - h + 1)).long().to(images.device), (v * (width - w + 1)).long().to(images.device)
+    windows = images.unfold(2, h, 1).unfold(3, w, 1)  # a view: B C, every top, every left, h w
+    crops = windows[torch.arange(b, device=images.device), :, top, left]
+    return torch.where((mirrored < 0.5).to(images.device)[:, None, None, None], crops.flip(3), crops)
+
+
+def _parts(rows: Tensor, images: Tensor) -> tuple[Tensor, ...]:
+    """Rows to work on at once: on a CPU as many as its cache holds (a third faster there), else all."""
+    if len(rows) == 0:
+        return ()
+    pixels = images.shape[-2] * images.shape[-1]
+    return rows.split(max(1, CACHED_PIXELS // pixels) if images.device.type == "cpu" else len(rows))
 
 
 def _on_grid(images: Tensor) -> Tensor:
@@ -206,6 +197,18 @@ def _through_blocks(planes: Tensor, table: Tensor) -> Tensor:
     x = x.mul_(1 / steps).round_().mul_(steps)
     x = (x.view(-1, len(pair)) @ pair).view(b * channels, h // 8, 8, w)
     return (dct.T @ x).view(b, channels, h, w)
+
+
+def _doubled(x: Tensor, axis: int) -> Tensor:
+    """Twice the samples along an axis, each 3/4 of its own and 1/4 of the next one: libjpeg's smooth upsampling."""
+    n = x.shape[axis]
+    out = x.new_empty(*x.shape[: axis + 1], 2, *x.shape[axis + 1 :])
+    first, second = out.unbind(axis + 1)
+    first.narrow(axis, 0, 1).copy_(x.narrow(axis, 0, 1))
+    second.narrow(axis, n - 1, 1).copy_(x.narrow(axis, n - 1, 1))
+    torch.lerp(x.narrow(axis, 1, n - 1), x.narrow(axis, 0, n - 1), 0.25, out=first.narrow(axis, 1, n - 1))
+    torch.lerp(x.narrow(axis, 0, n - 1), x.narrow(axis, 1, n - 1), 0.25, out=second.narrow(axis, 0, n - 1))
+    return out.flatten(axis, axis + 1)
 
 
 def _exact(images: Tensor, plan: Plan) -> Tensor:

@@ -1,6 +1,6 @@
 """What varies in a synthetic face, and from which numbers: tables of ranges, and a hash that fills them.
 
-Every number is a hash of its address (seed, stream, number, column), so that an image is the same alone or in any batch.
+Every number is a hash of its address (seed, stream, number, column), so that an image is the same alone or in a batch.
 The stream is the identity's (by identity number) or the image's (by index). N images; a parameter is N 1 1, a colour
 N 3 1 1 in linear light (display value squared: the lab's faces use a gamma of 2).
 """
@@ -21,12 +21,13 @@ WHO = {
     "width": (0.68, 0.765), "deep": (0.76, 0.84), "skull": (0.25, 0.6), "jaw": (-0.24, 0.22), "chin": (-0.32, 0.04),
     "cheek_y": (-0.06, 0.06), "chin_y": (0.93, 1.03), "cheek": (0.02, 0.085),
     "nose_length": (0.40, 0.49), "nose_wide": (0.125, 0.185), "nose_high": (0.17, 0.25), "nose_bridge": (0.2, 0.6),
-    "eye_x": (0.285, 0.325), "eye_y": (-0.02, 0.03), "eye_w": (0.143, 0.170), "eye_open": (0.054, 0.079),
+    "eye_x": (0.285, 0.325), "eye_y": (-0.02, 0.03), "eye_w": (0.143, 0.170), "eye_open": (0.060, 0.084),
     "eye_tilt": (-0.008, 0.022), "socket": (0.07, 0.13), "iris_size": (0.058, 0.066),
     "brow_up": (0.150, 0.185), "brow_tilt": (-0.008, 0.016), "brow_arch": (0.012, 0.045), "brow_thick": (0.020, 0.036),
     "mouth_down": (0.135, 0.175), "mouth_w": (0.205, 0.265), "lip_high": (0.034, 0.062), "lip_low": (0.048, 0.082),
     "lip_bow": (0.15, 0.5), "lip_red": (0.0, 1.0), "ear": (0.85, 1.15),
-    "melanin": (0.0, 1.0), "ruddy": (0.0, 1.0), "freckles": (-1.6, 1.0), "iris_hue": (0.0, 1.0), "iris_light": (0.6, 1.3),
+    "melanin": (0.0, 1.0), "ruddy": (0.0, 1.0), "freckles": (-1.6, 1.0),
+    "iris_hue": (0.0, 1.0), "iris_light": (0.6, 1.3),
     "hair_kind": (0.0, 1.0), "hair_hue": (0.0, 1.0), "hair_light": (0.75, 1.25), "hair_part": (-0.32, 0.32),
     "hair_line": (0.0, 0.09), "hair_full": (0.8, 1.25), "hair_long": (0.85, 1.15),
     "beard": (0.0, 1.0), "glasses": (0.0, 1.0), "glasses_hue": (0.0, 1.0), "glasses_round": (0.0, 1.0),
@@ -37,9 +38,9 @@ WHO = {
 SHOT = {
     "yaw": (-32.0, 32.0), "pitch": (-12.0, 12.0), "roll": (-11.0, 11.0),
     "scale": (0.335, 0.375), "cx": (-0.03, 0.03), "cy": (-0.015, 0.03),
-    "smile": (-0.25, 1.0), "mouth_open": (-1.2, 1.0), "brow_raise": (-0.6, 1.0), "blink": (-5.0, 0.9),
+    "smile": (-0.20, 1.0), "mouth_open": (-1.2, 1.0), "brow_raise": (-0.6, 1.0), "blink": (-7.0, 0.95),
     "gaze_x": (-1.0, 1.0), "gaze_y": (-0.7, 0.7),
-    "light_x": (-0.85, 0.85), "light_y": (-0.75, 0.05), "key": (0.70, 1.05), "fill": (0.26, 0.46), "warm": (0.0, 1.0),
+    "light_x": (-0.85, 0.85), "light_y": (-0.75, 0.05), "key": (0.70, 1.05), "fill": (0.32, 0.52), "warm": (0.0, 1.0),
     "back_hue": (0.0, 1.0), "back_turn": (-0.22, 0.22), "back_light": (0.12, 0.62), "back_shift": (0.5, 1.35),
     "back_vivid": (0.05, 0.55), "back_slope": (-1.0, 1.0), "back_u": (0.0, 1.0), "back_v": (0.0, 1.0),
     "back_kind": (0.0, 1.0), "spot_x": (-0.5, 0.5), "spot_y": (-0.5, 0.4), "spot_r": (0.08, 0.28),
@@ -70,10 +71,19 @@ HAIR_STYLES = (
     (0.0, 0.0, 0.30, -1.60, 1.50, 0.0, 0.0, 0.0, 0.0),  # bald
 )
 # Display colours, 0 to 1
-SKINS = ((0.95, 0.82, 0.74), (0.93, 0.76, 0.65), (0.89, 0.69, 0.55), (0.77, 0.56, 0.42), (0.58, 0.39, 0.28), (0.40, 0.26, 0.19))  # fmt: skip
-HAIRS = ((0.09, 0.075, 0.07), (0.19, 0.13, 0.10), (0.34, 0.22, 0.145), (0.60, 0.27, 0.12), (0.66, 0.49, 0.28), (0.86, 0.71, 0.45), (0.66, 0.65, 0.64))  # fmt: skip
-IRISES = ((0.25, 0.15, 0.09), (0.38, 0.24, 0.13), (0.42, 0.36, 0.18), (0.33, 0.45, 0.33), (0.36, 0.52, 0.66), (0.48, 0.55, 0.60))  # fmt: skip
-STYLES = {"any": (0.0, 1.0), "dark": (0.0, 0.42), "fair": (0.50, 0.86)}  # the stretch of HAIRS that each may use
+SKINS = (
+    (0.95, 0.82, 0.74), (0.93, 0.76, 0.65), (0.89, 0.69, 0.55),
+    (0.77, 0.56, 0.42), (0.58, 0.39, 0.28), (0.40, 0.26, 0.19),
+)  # fmt: skip
+HAIRS = (
+    (0.09, 0.075, 0.07), (0.19, 0.13, 0.10), (0.34, 0.22, 0.145), (0.60, 0.27, 0.12),
+    (0.66, 0.49, 0.28), (0.86, 0.71, 0.45), (0.66, 0.65, 0.64),
+)  # fmt: skip
+IRISES = (
+    (0.25, 0.15, 0.09), (0.38, 0.24, 0.13), (0.42, 0.36, 0.18),
+    (0.33, 0.45, 0.33), (0.36, 0.52, 0.66), (0.48, 0.55, 0.60),
+)  # fmt: skip
+STYLES = {"any": (0.0, 1.0), "dark": (0.0, 0.30), "fair": (0.50, 0.86)}  # the stretch of HAIRS that each may use
 
 
 def _signed(x: int) -> int:
@@ -150,7 +160,7 @@ def settle(who: dict[str, Tensor], shot: dict[str, Tensor], style: str) -> Simpl
     p.nose_wide = p.nose_wide * (1 + 0.10 * smile)
     p.eye_high = p.eye_open * (1 + 0.22 * p.brow_raise - 0.22 * smile)
     p.eye_low = p.eye_open * (0.62 - 0.12 * smile)
-    p.brow_y = p.eye_y - p.brow_up - 0.055 * p.brow_raise + 0.02 * rugged
+    p.brow_y = p.eye_y - p.brow_up - 0.055 * p.brow_raise + 0.012 * rugged
     p.brow_x, p.brow_w = p.eye_x + 0.005, p.eye_w * 1.18
     p.brow_thick = p.brow_thick * (0.75 + 0.55 * rugged)
     p.mouth_y = p.nose_base + p.mouth_down + 0.01

@@ -1,98 +1,16 @@
 """The picture of a synthetic face in linear light: background, body, head, ears, hair, glasses, back to front.
 
-Every layer is a soft coverage (N S S, one pixel wide edges) and a colour (N 3 S S or N 3 1 1). Surfaces are lit by one
-coloured key light with a wrapped, reddish terminator (as light that has scattered in skin), a sky above and a specular
-lobe; hair by the Kajiya-Kay highlight (1989). See arena/data/_face_shape.py for the frames.
+Every layer is a soft coverage (N S S, edges one pixel wide) and a colour (N 3 S S or N 3 1 1), lit as in
+arena/data/_face_light.py; hair has the Kajiya-Kay highlight (1989). See arena/data/_face_shape.py for the frames.
 """
 
-from functools import lru_cache
 from types import SimpleNamespace
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from arena.data._face_light import SKIN_WRAP, coverage, gleam, lit, normal, over, texture, tile, tint
 from arena.data._face_shape import MIDDLE, Surface, brow_line, bump, cast, edge, lids, lips, nose, root, unroll
-
-TILE = 256  # texels of a noise tile, which repeats
-SKIN_WRAP = (0.34, 0.20, 0.14)
-
-
-@lru_cache(maxsize=64)
-def tile(cut: float, slope: float, stream: int) -> Tensor:
-    """A periodic noise tile with amplitude spectrum 1 / f^slope up to `cut` cycles, unit variance before the cut: 1 1 257 257."""
-    white = torch.randn(TILE, TILE, generator=torch.Generator().manual_seed(stream))
-    f = torch.fft.fftfreq(TILE, 1 / TILE)
-    f = (f[:, None] ** 2 + f[None] ** 2).sqrt()
-    gain = f.clamp(min=2) ** -slope * (f > 0)
-    gain = gain / (gain**2).mean().sqrt()
-    noise = torch.fft.ifft2(torch.fft.fft2(white) * gain * torch.exp(-((f / cut) ** 4))).real
-    return functional.pad(noise[None, None], (0, 1, 0, 1), mode="circular").contiguous()
-
-
-def texture(noise: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    """A tile's value at (u, v), in tiles: N S S."""
-    at = torch.stack((u, v), -1)
-    at = at.sub_(at.floor()).mul_(2).sub_(1)
-    return functional.grid_sample(noise.expand(len(at), -1, -1, -1), at, align_corners=True)[:, 0]
-
-
-def over(below: Tensor, colour: Tensor, cover: Tensor) -> Tensor:
-    """A layer on top, in place: below N 3 S S, colour N 3 (S S or 1 1), cover N S S."""
-    return below.add_((colour - below).mul_(cover[:, None]))
-
-
-def tint(albedo: Tensor, by: tuple[float, float, float], amount: Tensor) -> Tensor:
-    """Multiply each channel by 1 + by * amount, in place."""
-    for channel, weight in enumerate(by):
-        albedo[:, channel].mul_((amount * weight).add_(1))
-    return albedo
-
-
-def slope(z: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
-    """Central differences of N S S along x and y, with pixels `step` wide."""
-    gx, gy = torch.empty_like(z), torch.empty_like(z)
-    torch.sub(z[:, :, 2:], z[:, :, :-2], out=gx[:, :, 1:-1])
-    torch.sub(z[:, 2:], z[:, :-2], out=gy[:, 1:-1])
-    gx[:, :, 0], gx[:, :, -1] = gx[:, :, 1], gx[:, :, -2]
-    gy[:, 0], gy[:, -1] = gy[:, 1], gy[:, -2]
-    half = 0.5 / step
-    return gx.mul_(half), gy.mul_(half)
-
-
-def normal(depth: Tensor, step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    gx, gy = slope(depth, step)
-    nz = (gx * gx).add_(gy * gy).add_(1).rsqrt_()
-    return gx.neg_().mul_(nz), gy.neg_().mul_(nz), nz
-
-
-def coverage(inside: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
-    """Coverage and signed distance (head units) of the region where `inside` > 0."""
-    gx, gy = slope(inside, step)
-    distance = inside * (gx.mul_(gx).add_(gy.mul_(gy)).add_(1e-6)).rsqrt_()
-    return edge(distance, 1.2 * step), distance
-
-
-def lit(p: SimpleNamespace, albedo: Tensor, n: tuple[Tensor, Tensor, Tensor], shade: Tensor, wrap: tuple[float, ...]) -> Tensor:
-    """Diffuse light on an albedo: N 3 S S. `shade` N S S darkens the key light fully and the sky by half."""
-    nx, ny, nz = n
-    facing = nx * p.light_x + ny * p.light_y + nz * p.light_z
-    sky = (0.85 - 0.35 * ny).mul_(0.5 + 0.5 * shade)
-    out = torch.empty(facing.shape[0], 3, *facing.shape[1:])
-    for channel, w in enumerate(wrap):
-        key = (facing + w).mul_(1 / (1 + w)).clamp_(min=0).mul_(shade).mul_(p.key_colour[:, channel])
-        out[:, channel] = key.add_(sky * p.fill_colour[:, channel])
-    return out.mul_(albedo)
-
-
-def gleam(p: SimpleNamespace, n: tuple[Tensor, Tensor, Tensor], squarings: int) -> Tensor:
-    """Blinn's specular lobe, (n . h) ^ (2 ^ squarings)."""
-    nx, ny, nz = n
-    scale = (p.light_x**2 + p.light_y**2 + (p.light_z + 1) ** 2).rsqrt()
-    lobe = (nx * (p.light_x * scale) + ny * (p.light_y * scale) + nz * ((p.light_z + 1) * scale)).clamp_(0, 1)
-    for _ in range(squarings):
-        lobe.mul_(lobe)
-    return lobe
 
 
 def paint(p: SimpleNamespace, size: int) -> tuple[Tensor, Tensor]:
@@ -144,17 +62,26 @@ def _background(p: SimpleNamespace, gx: Tensor, gy: Tensor, size: int) -> Tensor
     return picture.mul_(grain.mul_(0.07).add_(1)[:, None]).clamp_(min=0.002)
 
 
-def _hair(p: SimpleNamespace, vx: Tensor, vy: Tensor, step: Tensor, fine: float, beside: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _hair(
+    p: SimpleNamespace, vx: Tensor, vy: Tensor, step: Tensor, fine: float, beside: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The hair's shell around the head: its colour, how deep in the hair each pixel is, its coverage and strands."""
     shell = SimpleNamespace(**vars(p))
     shell.crown, shell.width, shell.deep = 1 + p.hair_top, p.width + p.hair_side, p.deep + 0.6 * p.hair_top
-    shell.chin_y, shell.jaw, shell.chin, shell.skull = p.hair_low, torch.ones_like(p.jaw), torch.ones_like(p.jaw), p.skull + 0.1
+    shell.chin_y, shell.jaw, shell.chin, shell.skull = (
+        p.hair_low,
+        torch.ones_like(p.jaw),
+        torch.ones_like(p.jaw),
+        p.skull + 0.1,
+    )
     s = cast(shell, vx, vy, steps=1)
     soft = texture(tile(min(fine / 0.6, 20.0), 0.8, 21), s.x * 0.6 + p.patch_u, s.y * 0.6 + p.patch_v)
     flow = (s.x - 0.6 * p.hair_part) / (s.y.clamp(min=-1.3) + 2.3)
     bend = soft * (0.012 + 0.035 * p.hair_curl)
     strands = texture(tile(fine / 3.2, 0.45, 22), (flow + bend) * 7.4 + p.patch_u, s.y * 0.16 + p.patch_v)
-    strands = 0.75 * strands + 0.6 * texture(tile(9.0, 0.6, 23), (flow + bend) * 2.9 + p.patch_v, s.y * 0.10 + p.patch_u)
+    strands = 0.75 * strands + 0.6 * texture(
+        tile(9.0, 0.6, 23), (flow + bend) * 2.9 + p.patch_v, s.y * 0.10 + p.patch_u
+    )
     strands = strands + (soft - strands) * (p.hair_curl * 0.75)
     _, distance = coverage(s.inside, step)
     ragged = strands.clamp(-1.6, 1.6)
@@ -169,7 +96,9 @@ def _hair(p: SimpleNamespace, vx: Tensor, vy: Tensor, step: Tensor, fine: float,
     # beside the head there is hair too, down to the neck
     beside = torch.minimum(beside, torch.maximum(0.35 - vy, vx.abs() - 0.62 * p.width))
     rear = torch.minimum(torch.minimum(0.03 - s.z, s.x.abs() - 0.7 * p.width), p.hair_low - 0.10 - s.y)
-    curtain = torch.maximum(torch.maximum(curtain, rear), beside).add_(ragged * (p.hair_jag * (1 - p.hair_curl) + 0.006) + soft * (0.8 * p.hair_jag * p.hair_curl))
+    curtain = torch.maximum(torch.maximum(curtain, rear), beside).add_(
+        ragged * (p.hair_jag * (1 - p.hair_curl) + 0.006) + soft * (0.8 * p.hair_jag * p.hair_curl)
+    )
     curtain = torch.minimum(curtain, distance + 0.02)
     # strands shine in a band across
     n = normal(s.depth, step)
@@ -193,10 +122,16 @@ def _back_hair(p: SimpleNamespace, picture: Tensor, vx: Tensor, vy: Tensor, step
     x = vx + 0.15 * p.sin_yaw
     low = p.hair_low * 0.97 - vy + 0.02 * strands
     cover = edge(torch.minimum(p.hair_back * p.width - x.abs(), low), 2 * step + 0.05).mul_(vy > -0.5)
-    over(picture, p.hair * (0.16 + 0.05 * strands.clamp(-1.5, 1.5))[:, None] * (p.fill_colour + 0.4 * p.key_colour) * 1.6, cover)
+    over(
+        picture,
+        p.hair * (0.16 + 0.05 * strands.clamp(-1.5, 1.5))[:, None] * (p.fill_colour + 0.4 * p.key_colour) * 1.6,
+        cover,
+    )
 
 
-def _body(p: SimpleNamespace, picture: Tensor, bx: Tensor, by: Tensor, step: Tensor, inside: Tensor, fine: float) -> None:
+def _body(
+    p: SimpleNamespace, picture: Tensor, bx: Tensor, by: Tensor, step: Tensor, inside: Tensor, fine: float
+) -> None:
     """Neck, shoulders and clothes, upright under the head; the head's shadow falls on them."""
     by, size = by.expand_as(bx), bx.shape[-1]
     drop = max(1, round(0.06 * size))
@@ -251,7 +186,9 @@ def _face(p: SimpleNamespace, head: Surface, step: Tensor, fine: float, curtain:
     # folds: from the nose to the mouth's corners, under the eyes, forehead lines
     v = ((y - p.wing_y) / (p.mouth_y + 0.04 - p.wing_y)).clamp_(-0.5, 1.5)
     fold = p.nose_wide * 1.02 + (p.mouth_w * 1.17 - p.nose_wide * 1.02) * v
-    crease = bump(ax - fold, 0.045, y - 0.5 * (p.wing_y + p.mouth_y) - 0.03, 0.17) * (0.10 + 0.45 * p.smile + 0.35 * p.age)
+    crease = bump(ax - fold, 0.045, y - 0.5 * (p.wing_y + p.mouth_y) - 0.03, 0.17) * (
+        0.10 + 0.45 * p.smile + 0.35 * p.age
+    )
     crease += bump(ax - p.eye_x + 0.02, 0.15, y - p.eye_y - 0.115, 0.030) * (0.12 + 0.3 * p.age)
     lines = (y + 0.03 * x * x) * 11
     lines = (1 - (lines - lines.floor() - 0.5).abs() / 0.16).clamp_(min=0)
@@ -260,7 +197,9 @@ def _face(p: SimpleNamespace, head: Surface, step: Tensor, fine: float, curtain:
 
     # stubble, beard and moustache
     cheek_line = 0.66 - 0.66 * ax
-    zone = torch.maximum(edge(y - cheek_line + 0.03 * hairs, 0.20), edge(bump(x, 0.31, y - p.nose_base - 0.085, 0.11) - 0.25, 0.4))
+    zone = torch.maximum(
+        edge(y - cheek_line + 0.03 * hairs, 0.20), edge(bump(x, 0.31, y - p.nose_base - 0.085, 0.11) - 0.25, 0.4)
+    )
     zone = zone * edge(ax + 0.5 * (y - 0.4) - 0.04, 0.10).clamp_(min=0.55)
     tint(albedo, (-0.30, -0.26, -0.22), zone * p.stubble * (0.9 + 0.25 * hairs))
     bristle = (zone * p.beard * (0.93 + 0.16 * hairs)).clamp_(0, 1)
@@ -270,7 +209,11 @@ def _face(p: SimpleNamespace, head: Surface, step: Tensor, fine: float, curtain:
     u = (ax - p.brow_x) / p.brow_w
     taper = (1 - u * u * u * u).clamp_(min=0) * (1 - 0.32 * u)
     d = p.brow_thick * taper - (y - brow_line(p, u)).abs() + 0.006 * hairs
-    over(albedo, p.brow.expand_as(albedo), edge(d - 0.002, 0.022 + step) * (0.80 + 0.16 * hairs).clamp_(0, 1) * (taper > 0))
+    over(
+        albedo,
+        p.brow.expand_as(albedo),
+        edge(d - 0.002, 0.022 + step) * (0.80 + 0.16 * hairs).clamp_(0, 1) * (taper > 0),
+    )
 
     gloss = 0.055 + 0.05 * bump(x, 0.18, y - 0.2, 0.5) + 0.03 * bump(x, 0.45, y + 0.45, 0.3)
     gloss = gloss * (1 + 0.25 * pores)
@@ -281,8 +224,10 @@ def _face(p: SimpleNamespace, head: Surface, step: Tensor, fine: float, curtain:
     ao -= 0.28 * bump(x, p.mouth_w * 0.75, y - under_lip - 0.035, 0.055)
     ao -= 0.30 * bump(ax - p.nose_wide * 1.0, 0.05, y - p.wing_y + 0.01, 0.07)
     under_hair = (1 + curtain / 0.16).clamp_(0, 1)
-    ao *= 1 - 0.50 * p.hair_on * under_hair * under_hair
-    reach = 0.30 * nose(p, x + 0.16 * p.light_x, y + 0.16 * p.light_y) + 0.7 * nose(p, x + 0.09 * p.light_x, y + 0.09 * p.light_y)
+    ao *= 1 - 0.36 * p.hair_on * under_hair * under_hair
+    reach = 0.30 * nose(p, x + 0.16 * p.light_x, y + 0.16 * p.light_y) + 0.7 * nose(
+        p, x + 0.09 * p.light_x, y + 0.09 * p.light_y
+    )
     ao *= 1 - 0.42 * edge(reach - nose(p, x, y) - 0.045, 0.07)
     ao.clamp_(min=0.42)
     nostril = bump(ax - 0.47 * p.nose_wide, 0.34 * p.nose_wide, y - p.nose_base + 0.013, 0.034)
@@ -325,7 +270,11 @@ def _mouth(
     white = torch.tensor([1.0, 0.94, 0.84])[:, None, None]
     over(albedo, white * tooth[:, None], cavity * edge(top + 0.052 - y, 0.016 + step) * (0.2 + 0.8 * p.smile))
     # the line between closed lips, and the corners
-    line = (1 - (y - 0.5 * (top + bottom)).abs() / (0.013 + 0.7 * step)).clamp_(min=0) * edge(1.0 - u.abs(), 0.2) * (1 - edge(p.gap - 0.02, 0.03))
+    line = (
+        (1 - (y - 0.5 * (top + bottom)).abs() / (0.013 + 0.7 * step)).clamp_(min=0)
+        * edge(1.0 - u.abs(), 0.2)
+        * (1 - edge(p.gap - 0.02, 0.03))
+    )
     line += 0.55 * bump(u.abs() - 1, 0.16, y - lips(p, torch.ones_like(p.gap))[1], 0.035)
     tint(albedo, (-0.62, -0.72, -0.70), line.clamp_(max=1))
 
@@ -367,7 +316,15 @@ def _eyes(
 
 
 def _ears(
-    p: SimpleNamespace, picture: Tensor, vx: Tensor, vy: Tensor, depth: Tensor, cover: Tensor, hair: Tensor, *, step: Tensor
+    p: SimpleNamespace,
+    picture: Tensor,
+    vx: Tensor,
+    vy: Tensor,
+    depth: Tensor,
+    cover: Tensor,
+    hair: Tensor,
+    *,
+    step: Tensor,
 ) -> Tensor:
     """Both ears, in place; returns their coverage."""
     covers = []
@@ -405,7 +362,9 @@ def _glasses(p: SimpleNamespace, picture: Tensor, vx: Tensor, vy: Tensor, step: 
     square = root(square)
     r = square + (root(u2 + v2) - square) * p.glasses_round
     rim = edge(0.016 - ((r - 1) * 0.2).abs(), 0.006 + step)
-    rim = torch.maximum(rim, edge(0.014 - (y - p.eye_y + 0.02 - 0.25 * ax * ax).abs(), 0.006 + step) * (ax < p.eye_x * 0.25))
+    rim = torch.maximum(
+        rim, edge(0.014 - (y - p.eye_y + 0.02 - 0.25 * ax * ax).abs(), 0.006 + step) * (ax < p.eye_x * 0.25)
+    )
     arm = edge(0.014 - (y - p.eye_y + 0.03).abs(), 0.006 + step) * (ax > p.eye_x * 1.8) * cover
     lens = edge(1 - r, 0.1)
     glare = edge(0.10 - (x + 0.8 * y - 0.10 * p.light_x).abs(), 0.12) * lens

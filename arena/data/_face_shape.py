@@ -5,7 +5,7 @@ the chin is y = 1. A horizontal cut is an ellipse whose half axes w(y), d(y) are
 meets the head in closed form under any yaw; nose, sockets, lips and chin are compact polynomial bumps b(x, y) along z
 ("relief"), met by a few fixed-point steps. Projection is orthographic: roll, pitch and yaw about the head's centre.
 
-Only sums, products, quotients, rsqrt and clamps meet pixels: their result does not depend on a pixel's place in a batch.
+Only sums, products, quotients, rsqrt and clamps meet pixels: their results do not depend on the place in a batch.
 Shapes: N images, H = W = S pixels; a face's parameter is N 1 1.
 """
 
@@ -137,7 +137,7 @@ def lids(p: SimpleNamespace, u: Tensor) -> tuple[Tensor, Tensor]:
 
 def brow_line(p: SimpleNamespace, u: Tensor) -> Tensor:
     """Height of the brow's middle at u, from -1 at its inner to 1 at its outer end."""
-    return p.brow_y - p.brow_tilt * u - p.brow_arch * (1 - (u - 0.25) * (u - 0.25))
+    return p.brow_y - p.brow_tilt * u - p.brow_arch * (1 - 0.7 * (u - 0.12) * (u - 0.12))
 
 
 def lips(p: SimpleNamespace, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -1,8 +1,8 @@
 """Synthetic faces with known truths: no real person, nothing to download, the same picture for the same (seed, index).
 
-A face is drawn from two sets of numbers, both hashes of their address: the identity's (shape, skin, hair, eyes, glasses,
-beard) and the image's (pose, expression, gaze, light, background, clothes, camera). So the exact swap exists: the
-identity of B under all the numbers of A's image. See docs/faces.md for a contact sheet.
+A face is drawn from two sets of numbers, both hashes of their address: the identity's (shape, skin, hair, eyes,
+glasses, beard) and the image's (pose, expression, gaze, light, background, clothes, camera). So the exact swap exists:
+the identity of B under all the numbers of A's image. See docs/faces.md for a contact sheet.
 """
 
 import math
@@ -25,7 +25,7 @@ CHUNK_PIXELS = 1 << 17  # the planes of a chunk stay in the processor's cache
 
 # Motion in a clip: how far each number swings about the image's own, in its unit, and how many swings a second.
 SWINGS = {
-    "yaw": (9.0, 0.23), "pitch": (4.0, 0.31), "roll": (3.0, 0.19), "smile": (0.45, 0.27), "mouth_open": (0.8, 0.9),
+    "yaw": (12.0, 0.23), "pitch": (4.0, 0.31), "roll": (4.0, 0.19), "smile": (0.5, 0.27), "mouth_open": (0.8, 0.9),
     "brow_raise": (0.5, 0.4), "gaze_x": (0.5, 0.37), "gaze_y": (0.3, 0.29), "cx": (0.010, 0.21), "cy": (0.006, 0.26),
 }  # fmt: skip
 BLINK_EVERY, BLINK_LASTS = 3.2, 0.36  # seconds
@@ -55,8 +55,8 @@ def render(
 ) -> Faces:
     """Draw the images `indices` (N, each >= 0) of a seed at `size` x `size` pixels, 32 to 256.
 
-    Image i shows identity hash(seed, i) % `identities`, or identity i where `identities` is None; `identity` (one number
-    or N) overrides who is drawn and changes nothing else of the image. `style` "dark" gives everybody black or brown
+    Image i shows identity hash(seed, i) % `identities`, or identity i where `identities` is None; `identity` (one or N
+    numbers) overrides who is drawn and changes nothing else of the image. `style` "dark" gives everybody black or brown
     hair, "fair" blond or red; nobody is bald or wears glasses there, and all else is drawn alike. `camera=False` leaves
     out vignette, defocus, noise and JPEG. An image does not depend on the others that are asked for with it.
 
@@ -147,14 +147,18 @@ def _check(seed: int, indices: Tensor | Sequence[int], size: int, identities: in
 
 def _who(seed: int, index: Tensor, identities: int | None, identity: Tensor | Sequence[int] | int | None) -> Tensor:
     if identity is None:
-        return index if identities is None else (_face_draws.address(seed, POOL, index) >> 1 & (1 << 62) - 1) % identities
+        return (
+            index if identities is None else (_face_draws.address(seed, POOL, index) >> 1 & (1 << 62) - 1) % identities
+        )
     who = torch.as_tensor(identity, device="cpu").long()
     if who.ndim > 1 or (who.ndim == 1 and len(who) != len(index)) or bool((who < 0).any()):
         raise InputError(f"identity: expected one number >= 0 or {len(index)} of them, got shape {tuple(who.shape)}.")
     return who.expand(len(index))
 
 
-def _render(seed: int, who: Tensor, shot: dict[str, Tensor], sensor: Tensor, size: int, style: str, camera: bool) -> Faces:
+def _render(
+    seed: int, who: Tensor, shot: dict[str, Tensor], sensor: Tensor, size: int, style: str, camera: bool
+) -> Faces:
     people = _face_draws.draw(_face_draws.address(seed, IDENTITY, who), WHO)
     p = _face_draws.settle(people, shot, style)
     x, y = landmarks(p)

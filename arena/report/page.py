@@ -1,6 +1,7 @@
 """The page: gathers what each part of report.html shows and fills the template."""
 
 import base64
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -149,28 +150,35 @@ def detection_curves(rounds: Sequence[Round]) -> dict[str, Any]:
     series = [(kind, kinds[kind], points) for kind, points in escapes.items() if points]
     if series:
         high = max(escape.high or escape.value for _, _, points in series for _, escape in points)
-        limits = (0.0, min(1.02, 1.15 * high + 0.01))
+        limits = (0.0, min(1.02, max(0.05, 1.15 * high)))
         found["escape"] = _markup(plots.rounds_plot(series, limits=limits, shares=True, width=plots.WIDE))
     return found
 
 
 def distance_curves(rounds: Sequence[Round]) -> list[dict[str, Any]]:
-    """One plot a distance: its directions as lines, each with the floor (real against real) at the same count."""
-    found = []
+    """One plot a family of distances: its directions as lines with their floors, more seeds of its features faint."""
+    families: dict[str, list[str]] = {}
     for name in distance_names(rounds):
-        series, floors, labels = [], [], []
-        for place, way in enumerate(directions(rounds, name)):
-            seen = [(entry.number, d) for entry in rounds if (d := entry.distance(name, way))]
-            ink = f"way{place % 2}"
-            series.append((ink, "o-" if place < 2 else "s--", [(number, d.estimate) for number, d in seen]))
+        families.setdefault(re.sub(r"-s\d+$", "", name), []).append(name)
+    found = []
+    for family, (first, *others) in families.items():
+        series, floors, faint, labels = [], [], [], []
+        for place, way in enumerate(directions(rounds, first)):
+            ink, style = f"way{place % 2}", "o-" if place < 2 else "s--"
+            seen = [(entry.number, distance) for entry in rounds if (distance := entry.distance(first, way))]
+            series.append((ink, style, [(number, distance.estimate) for number, distance in seen]))
             floors.append((ink, ":", [(number, Estimate(d.floor)) for number, d in seen if d.floor is not None]))
             labels.append((ink, table.arrow(way) or "fakes"))
-        last = next(d for entry in reversed(rounds) for d in entry.distances if d.name == name)
-        floors = [floor for floor in floors if floor[2]]
+            for other in others:
+                seen = [(entry.number, distance) for entry in rounds if (distance := entry.distance(other, way))]
+                faint.append((ink, "-", [(number, Estimate(distance.estimate.value)) for number, distance in seen]))
+        floors, faint = [part for part in floors if part[2]], [part for part in faint if part[2]]
+        last = next(d for entry in reversed(rounds) for d in entry.distances if d.name == first)
         found.append({
-            "name": name, "what": FAMILIES.get(family_of(name), ""), "labels": labels, "n": last.n,
+            "name": family if others else first, "what": FAMILIES.get(family_of(first), ""), "labels": labels,
+            "n": last.n, "seeds": [name.removeprefix(f"{family}-") for name in (first, *others)] if others else [],
             "features": last.features, "floors": bool(floors),
-            "svg": _markup(plots.rounds_plot(series, floors=floors)),
+            "svg": _markup(plots.rounds_plot(series, floors=floors, faint=faint)),
         })  # fmt: skip
     return found
 
@@ -309,10 +317,14 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         if isinstance(entry, Mapping) and entry:
             found += flat(entry, f"{prefix}{key}.")
         else:
-            text = {None: "none", True: "yes", False: "no"}.get(entry) if entry in (None, True, False) else None
-            if isinstance(entry, int | float) and not isinstance(entry, bool):
-                text = f"{entry:g}" if isinstance(entry, float) else str(entry)
-            found.append((f"{prefix}{key}", (text or str(entry))[:1000]))
+            text = "none" if entry is None else str(entry)
+            if isinstance(entry, bool):
+                text = "yes" if entry else "no"
+            elif isinstance(entry, float):
+                text = f"{entry:g}"
+            elif isinstance(entry, list):
+                text = ", ".join(map(str, entry)) or "none"
+            found.append((f"{prefix}{key}", text[:1000]))
     return found[:300]
 
 

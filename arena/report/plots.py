@@ -29,12 +29,13 @@ def rounds_plot(
     series: Sequence[Series],
     *,
     floors: Sequence[Series] = (),
+    faint: Sequence[Series] = (),
     chance: float | None = None,
     limits: tuple[float, float] | None = None,
     shares: bool = False,
     width: float = WIDTH,
 ) -> str:
-    """Figures over rounds with their intervals as bars; floors as dotted steps; a line at chance."""
+    """Figures over rounds, their intervals as bars; floors as dotted steps; a line at chance; faint lines beneath."""
     figure, axes = _figure(0.3 + 0.52 * width, width)
     numbers = sorted({number for _, _, points in series for number, _ in points})
     if chance is not None:
@@ -55,14 +56,19 @@ def rounds_plot(
             alpha=0.6,
             solid_capstyle="butt",
         )
+    for ink, style, points in faint:
+        x, y = [number for number, _ in points], [found.value for _, found in points]
+        axes.plot(x, y, style, color=STAND_IN[ink], linewidth=1.0, alpha=0.4, zorder=1.5)
+        if len(points) == 1:
+            axes.plot(x, y, "_", color=STAND_IN[ink], markersize=6, alpha=0.4)
     for ink, style, points in floors:
         x = [number + side for number, _ in points for side in (-0.5, 0.5)]
         axes.plot(x, [found.value for _, found in points for _ in "lr"], style, color=STAND_IN[ink], linewidth=1.0)
     axes.set_xlim(numbers[0] - 0.5, numbers[-1] + 0.5)
-    _quantity_axis(axes, series, floors, limits)
+    _quantity_axis(axes, [*series, *faint], floors, limits)
     _round_axis(axes, numbers)
     if shares:
-        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{round(100 * value, 3):g} %")
     return _svg(figure)
 
 
@@ -103,7 +109,7 @@ def histogram(real: "np.ndarray", fake: "np.ndarray", threshold: float | None, s
     axes.set_xlim(*span)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("logit")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{round(100 * value, 3):g} %")
     axes.yaxis.get_major_locator().set_params(nbins=4)
     return _svg(figure)
 

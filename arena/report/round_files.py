@@ -111,7 +111,7 @@ def read_extremes(path: Path) -> dict[str, list[tuple[str, float | None]]] | Non
     try:
         given = json.loads(path.read_bytes())
         return {
-            kind: [(str(entry["name"]), number(entry.get("logit"))) for entry in given[kind]]
+            kind: [(str(entry["name"])[:300], number(entry.get("logit"))) for entry in given[kind]]
             for kind in ("easiest", "hardest")
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -19,7 +19,7 @@ class Table(NamedTuple):
 
 
 def round_table(summary: Mapping[str, Any]) -> Table:
-    """One row a round: scores before and after, the baseline, the main distance and the time.
+    """One row a round: scores before and after, the baseline if there is one, the main distance, the time.
 
     `summary` is the content of summary.json, of a finished or of a running run. AP, EER, TPR and accuracy are those
     after the detector was trained; escape is shown before and after; figures not there are shown as a dash.
@@ -27,16 +27,21 @@ def round_table(summary: Mapping[str, Any]) -> Table:
     rounds = rounds_of(summary)
     distance = main_distance(rounds)
     ways = directions(rounds, distance) if distance else []
-    baselines = list(dict.fromkeys(r.baseline.name for r in rounds if r.baseline and r.baseline.name))
+    baseline = [entry.baseline.name or "baseline" for entry in rounds if entry.baseline][:1]
     headers = ["round", "AUC before", "AUC after", "AP", "EER", "TPR at 1 % FPR", "accuracy", "escape before"]
-    headers += ["escape after", f"{baselines[0] if baselines else 'baseline'} AUC"]
+    headers += ["escape after", *(f"{name} AUC" for name in baseline)]
     headers += [f"{distance} {arrow(way)}".rstrip() for way in ways] + ["time"]
     rows = []
     for entry in rounds:
-        after = entry.after or Score()
-        row = [str(entry.number), *(_auc(score) for score in (entry.before, entry.after))]
-        row += [unit(after.ap), percent(after.eer), percent(after.tpr_at_1_fpr), percent(after.accuracy_frozen)]
-        row += [percent(entry.before.escape if entry.before else None), percent(after.escape), _auc(entry.baseline)]
+        before, after = entry.before or Score(), entry.after or Score()
+        row = [str(entry.number), _auc(before), _auc(after), unit(after.ap), percent(after.eer)]
+        row += [
+            percent(after.tpr_at_1_fpr),
+            percent(after.accuracy_frozen),
+            percent(before.escape),
+            percent(after.escape),
+        ]
+        row += [_auc(entry.baseline or Score()) for _ in baseline]
         for way in ways:
             found = entry.distance(distance, way)
             row.append(two_lines(found.estimate, amount) if found else MISSING)
@@ -44,8 +49,8 @@ def round_table(summary: Mapping[str, Any]) -> Table:
     return Table(headers, rows)
 
 
-def _auc(score: Score | None) -> str:
-    return two_lines(score.auc, unit) if score and score.auc else MISSING
+def _auc(score: Score) -> str:
+    return two_lines(score.auc, unit) if score.auc else MISSING
 
 
 def two_lines(estimate: Estimate, form: Form) -> str:

@@ -59,12 +59,6 @@ def no_weights(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def as_official(inception, monkeypatch):
-    """The random network stands in for the official one, built once."""
-    monkeypatch.setattr(folders, "make_extractor", lambda *_: inception)
-
-
-@pytest.fixture
 def accepted(weights, monkeypatch):
     """The random weights' hash is taken for the official one."""
     monkeypatch.setattr(features, "_EXPECTED_SHA", hashlib.sha256(weights.read_bytes()).hexdigest()[:8])
@@ -148,37 +142,30 @@ def test_without_weights_fid_is_refused_and_another_name_offered(no_weights, tmp
             fid_of(real, fake, features=wrong)
 
 
-def test_fid_of_mixed_folders_equals_pytorch_fid(as_official, peer, tmp_path):
-    """Sub-folders, letter case and sizes mixed; the peer gets the same images one by one."""
+def test_the_distance_of_mixed_folders_equals_pytorch_fids(accepted, weights, peer, monkeypatch, tmp_path):
+    """Sub-folders, letter case and sizes mixed; the peer gets the same images one by one. (64 dims: the fast layer.)"""
     real = paint(tmp_path / "real", 3, 0, sizes=((24, 24), (40, 30)), suffixes=(".PNG", ".jpg"))
     paint(real / "more" / "deep", 3, 1, suffixes=(".WEBP", ".bmp", ".JPEG"))
     (real / "notes.txt").write_text("no image")
     (real / "._000.png").write_bytes(b"a hidden file of another system")
     fake = paint(tmp_path / "fake", 4, 2, sizes=((16, 20), (20, 16)), tint=50)
     calls = []
-    result = fid_of(real, fake, progress=lambda done, total: calls.append((done, total)))
-    net = InceptionOfLastLayer(peer)
-    theirs = [fid_score.get_activations(folders.image_files(p), net, 1, num_workers=0) for p in (real, fake)]
+    result = fid_of(real, fake, dims=64, weights=weights, progress=lambda done, total: calls.append((done, total)))
+    monkeypatch.setattr(peer, "last_needed_block", 0)  # its forward stops after the first block
+    theirs = [
+        fid_score.get_activations(folders.image_files(p), peer, batch_size=1, dims=64, num_workers=0)
+        for p in (real, fake)
+    ]
     expected = frechet_distance(*theirs)  # equal to pytorch-fid's: test_frechet.py
     assert result["value"] == pytest.approx(expected, rel=1e-4)
-    assert (result["name"], result["dims"], result["n"], result["n_real"]) == ("fid", 2048, 4, 6)
+    assert (result["name"], result["dims"], result["n"], result["n_real"]) == ("fd-inception-64", 64, 4, 6)
     assert result["low"] < result["value"] < result["high"]
     assert (result["floor_n"], result["floor_n_real"]) == (3, 3)
+    assert result["floor"] > 0
     assert "bilinear 299" in result["features"]
     assert {total for _, total in calls} == {6, 4}
     assert (6, 6) in calls
     json.dumps(result, allow_nan=False)
-
-
-class InceptionOfLastLayer(torch.nn.Module):
-    """pytorch-fid's network as its own functions call it: only the last layer's features."""
-
-    def __init__(self, net):
-        super().__init__()
-        self.net = net
-
-    def forward(self, images):
-        return self.net(images)[-1:]
 
 
 def test_statistics_files_go_both_ways(accepted, weights, tmp_path):
@@ -307,8 +294,8 @@ def test_the_panel_adds_fid_where_its_weights_are(inception, monkeypatch, weight
     monkeypatch.setattr("arena.metrics.quality.Inception", lambda *_, **__: inception)
     panel = quality_panel("cpu", inception=weights)
     assert panel.note is None
-    images = torch.randint(0, 256, (12, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    scores = panel.score(images[:4], images[4:8], images[8:])
+    images = torch.randint(0, 256, (9, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    scores = panel.score(images[:3], images[3:6], images[6:])
     assert next(iter(scores)) == "fid"
     assert scores["fid"]["features"] == inception.describe
     assert scores["fid"]["low"] <= scores["fid"]["value"] <= scores["fid"]["high"]

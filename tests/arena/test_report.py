@@ -247,7 +247,7 @@ def three(tmp_path_factory):
 def test_the_page_is_one_file_with_balanced_tags(three):
     run, _, html, page = three
     assert_self_contained(html, page)
-    assert html.count("<svg") == 2 + 4 + 5 + 9 + 1
+    assert html.count("<svg") == 2 + 3 + 5 + 9 + 1
     assert page.tags.count("img") == 6
     assert not list(run.glob(".*"))
 
