@@ -12,7 +12,9 @@ def find(of: str) -> Any:
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"`of: {of}` names no class ({error}). Expected module:Class, as in gen.cyclegan:CycleGAN") from None
+        raise InputError(
+            f"`of: {of}` names no class ({error}). Expected module:Class, as in gen.cyclegan:CycleGAN"
+        ) from None
 
 
 def build(config: Any, *seed: int | str) -> Any:
@@ -37,9 +39,13 @@ def device(name: str) -> str:
     if kind not in have or (number and not number.isdigit()):
         raise InputError(f"--device {name}: expected auto, cpu, cuda, cuda:N or mps")
     if not have[kind]:
-        raise InputError(f"--device {name}: no {kind} device was found on this machine (`arena doctor` says what is). Use --device cpu.")
+        raise InputError(
+            f"--device {name}: no {kind} device was found on this machine (`arena doctor` says what is). Use --device cpu."
+        )
     if kind == "cuda" and number and int(number) >= torch.cuda.device_count():
-        raise InputError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA device(s), counted from 0.")
+        raise InputError(
+            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA device(s), counted from 0."
+        )
     return name
 
 

@@ -88,16 +88,18 @@ def run(**options: Any) -> None:
     out, as_json = options.pop("out"), options.pop("as_json")
     stored = running.stored_config(out) if out else None
     layers = option_layers(options, read_yaml(options["file"]) if options["file"] else {})
-    asked_device = layers[-1].get("device", "cpu" if stored else "auto")
-    if stored is None or "device" in layers[-1]:
-        layers.append({"device": device(asked_device)})
+    asked_device = next((str(layer["device"]) for layer in reversed(layers) if "device" in layer), None)
+    if stored is None or asked_device:
+        layers.append({"device": device(asked_device or "auto")})
     else:
         device(stored.device)
     if stored is None:
         config = resolve(layers, options["preset"] or "quick")
         out = out or Path("runs") / running.new_run_name(config)
         if options["preset"] is None and not as_json:
-            click.echo("No --preset given, so the quick one holds (small nets, 64 px, 3 rounds). See `arena list`.", err=True)
+            click.echo(
+                "No --preset given, so the quick one holds (small nets, 64 px, 3 rounds). See `arena list`.", err=True
+            )
     else:
         config = stored
         if any(layers) or options["preset"]:
@@ -135,24 +137,20 @@ def option_layers(options: dict[str, Any], file: dict[str, Any]) -> list[dict[st
 
 
 def print_table(summary: dict[str, Any]) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
     from arena.report.table import round_table
 
-    headers, rows = round_table(summary)
     console = Console()
-    wide = console.width >= 140
-    keep = [i for i, header in enumerate(headers) if wide or header not in LEFT_TO_THE_REPORT]
-    table = Table(title=summary["run"], title_justify="left")
-    for i in keep:
-        table.add_column(headers[i], justify="right")
+    headers, rows = round_table(summary, brief=console.width < 160)
+    table = Table(title=summary["run"], title_justify="left", box=box.SIMPLE, padding=(0, 0, 0, 1), pad_edge=False)
+    for header in headers:
+        table.add_column(header, justify="right", overflow="fold")
     for row in rows:
-        table.add_row(*(row[i] for i in keep))
+        table.add_row(*row)
     console.print(table)
-
-
-LEFT_TO_THE_REPORT = ("AP", "EER", "TPR at 1 % FPR", "accuracy", "escape after", "time")  # where a terminal is narrow
 
 
 @main.command(epilog=example("arena report runs/my-run"))
@@ -280,4 +278,3 @@ class bar:
     def __exit__(self, *_: Any) -> None:
         if not self.quiet:
             self.progress.stop()
-

@@ -225,7 +225,9 @@ def validate(model: type[BaseModel], value: Mapping[str, Any], who: str = "") ->
             raise InputError(f"{prefix}unknown key {where!r}{nearest(str(first['loc'][-1]), known)}") from None
         if first["type"] == "missing":
             raise InputError(f"{prefix}{where} is missing.") from None
-        raise InputError(f"{prefix}{where}: {first['msg'][0].lower()}{first['msg'][1:]}, not {first['input']!r}") from None
+        raise InputError(
+            f"{prefix}{where}: {first['msg'][0].lower()}{first['msg'][1:]}, not {first['input']!r}"
+        ) from None
 
 
 def _fields(model: Any, path: Iterable[Any]) -> list[str]:

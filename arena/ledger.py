@@ -41,7 +41,7 @@ class Ledger:
     def __enter__(self) -> "Ledger":
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.root / ".lock", "a")  # noqa: SIM115 - held until __exit__
+            self._lock = open(self.root / ".lock", "a")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(f"{self.root} is in use by another run. Wait for it, or choose another --out.") from None
@@ -112,7 +112,7 @@ class Ledger:
         file = f"state/{name}-{round:02d}-{step:06d}.ckpt"
         with atomic(self.path(file)) as handle:
             hashed = _Hashing(handle)
-            torch.save({key: part.state_dict() for key, part in parts(player).items()}, hashed)
+            torch.save({key: part.state_dict() for key, part in parts(player).items()}, hashed)  # type: ignore[arg-type]
         losses = self.path(self.losses_name(name, round))
         entry = {
             "file": file, "sha256": hashed.sha256, "round": round, "step": step, "seconds": seconds,

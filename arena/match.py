@@ -13,7 +13,9 @@ from arena.training import to_float
 def logits(detector: Any, stores: Iterable[Store], device: torch.device, batch: int = 64) -> np.ndarray:
     """The detector's logits for every image of the stores, in order, float64 n."""
     with torch.inference_mode():
-        found = [detector.score(to_float(chunk.to(device))).double() for store in stores for chunk in store.chunks(batch)]
+        found = [
+            detector.score(to_float(chunk.to(device))).double() for store in stores for chunk in store.chunks(batch)
+        ]
         return torch.cat(found).cpu().numpy()
 
 

@@ -31,7 +31,9 @@ def git_commit() -> str | None:
     here = Path(__file__).resolve().parent.parent
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=True, timeout=10).stdout
+        return subprocess.run(
+            ["git", "-C", str(here), *words], capture_output=True, text=True, check=True, timeout=10
+        ).stdout
 
     try:
         if Path(git("rev-parse", "--show-toplevel").strip()).resolve() != here:
@@ -73,7 +75,9 @@ def doctor() -> list[tuple[str, bool | None, str]]:
     for name in ("gen", "detect", "arena", "configs"):
         module = __import__(name)
         mine = Path(module.__file__ or "").resolve().parent.parent == Path(__file__).resolve().parent.parent
-        rows.append((f"import {name}", mine, str(module.__file__) if mine else f"{module.__file__}: not this lab's package"))
+        rows.append(
+            (f"import {name}", mine, str(module.__file__) if mine else f"{module.__file__}: not this lab's package")
+        )
     rows.append(("cpu", None, f"{cpu_name()}, {os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads"))
     for i in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(i)
@@ -85,7 +89,9 @@ def doctor() -> list[tuple[str, bool | None, str]]:
     missing = f"absent; put pt_inception-2015-12-05-6726825d.pth in {cache} (runs use other, honestly named distances)"
     rows.append(("FID's Inception weights", None, str(inception) if inception else missing))
     resnet = cache / "resnet50-0676ba61.pth"
-    rows.append(("ImageNet ResNet-50", None, str(resnet) if resnet.exists() else f"absent; put {resnet.name} in {cache}"))
+    rows.append(
+        ("ImageNet ResNet-50", None, str(resnet) if resnet.exists() else f"absent; put {resnet.name} in {cache}")
+    )
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     rows.append(("disk", free > 2, f"{free:.1f} GiB free in {Path.cwd()}"))
     return rows

@@ -149,7 +149,10 @@ class Arena:
             for way in self.ways:
                 source = self.data.sources[split, way.source]
                 self.ledger.write_images(
-                    self.fakes_name(r, split, way), self.forged(r, source, way, split), len(source), self.config.data.size
+                    self.fakes_name(r, split, way),
+                    self.forged(r, source, way, split),
+                    len(source),
+                    self.config.data.size,
                 )
                 images += len(source)
         for way, store in zip(self.ways, self.fakes(r, "judge"), strict=True):

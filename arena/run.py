@@ -100,10 +100,11 @@ def notes(config: RunConfig, facts: dict[str, Any], arena: Any) -> list[str]:
     """What a reader must know to trust the figures: said once, written to the ledger."""
     found = []
     if config.preset == "quick":
-        found.append("preset quick: small nets and few steps, to show the whole path; --preset paper has the published sizes")
-    found += [f"{name} starts {text}" for name, text in facts["weights"].items() if "as published" not in text]
+        found.append(
+            "preset quick: small nets and few steps, to show the whole path; --preset paper has the published sizes"
+        )
+    found += [f"{name} starts {text}" for name, text in facts["weights"].items() if text.startswith("from scratch: ")]
     found += arena.data.summary.get("notes", [])
     if arena.panel.note:
         found.append(arena.panel.note)
     return found
-

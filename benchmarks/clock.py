@@ -30,14 +30,20 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     steps, device = (args := parser.parse_args()).steps, args.device
     config = resolve([{"generator": "cyclegan", "detector": "cnnspot", "data": {"train": 100, "val": 20, "judge": 20}}])
-    print(f"{date.today()}, {cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}")
+    print(
+        f"{date.today()}, {cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}"
+    )
     print(f"{'fit':10} {'steps':>6} {'wall s':>8} {'own step s':>11} {'feed s':>7} {'outside':>8}")
     with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / "run") as ledger:
         store(open_source(config.data, "domains"), ledger)
         data, fabric = open_data(ledger, config.data.codec), build.fabric(device, config.precision)
         for name, player_config, dataset in (
             ("generator", config.generator, Unlabelled(data.sources_of("train"), config.generator_batch, "benchmark")),
-            ("detector", config.detector, Labelled(data.reals_of("train"), data.reals_of("val"), [], config.detector_batch, 0, "b")),
+            (
+                "detector",
+                config.detector,
+                Labelled(data.reals_of("train"), data.reals_of("val"), [], config.detector_batch, 0, "b"),
+            ),
         ):
             player = build.build(player_config, 0)
             place(player, fabric.device)
@@ -45,7 +51,9 @@ def main() -> None:
             began = time.perf_counter()
             fit = train(fabric, player, dataset, name=name, round=1, steps=steps, seed=0, ledger=ledger)
             wall = time.perf_counter() - began  # with loading and the save at the end
-            print(f"{name:10} {steps:6} {wall:8.2f} {fit.own_seconds:11.2f} {fit.feed_seconds:7.2f} {1 - fit.own_seconds / wall:8.1%}")
+            print(
+                f"{name:10} {steps:6} {wall:8.2f} {fit.own_seconds:11.2f} {fit.feed_seconds:7.2f} {1 - fit.own_seconds / wall:8.1%}"
+            )
 
 
 if __name__ == "__main__":

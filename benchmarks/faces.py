@@ -21,7 +21,7 @@ from arena.files import atomic
 SIZES = {32: 768, 64: 384, 128: 96, 256: 24}  # images a turn
 TURNS = 5
 TILE, GAP, LABEL, COLUMNS = 104, 3, 15, 10
-SEED = 20
+SEED = 1
 
 
 def processor() -> str:

@@ -8,6 +8,7 @@ Reference that the rounds share. "fresh" builds that Reference anew within the t
 covariance too. The true value is taken from the singular values of the two centred feature matrices (N <= d), or of the
 two Cholesky factors.
 """
+# ruff: noqa: E402 - the number of threads is read when numpy is imported
 
 import os
 
@@ -20,6 +21,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,7 +29,7 @@ import numpy as np
 from pytorch_fid.fid_score import calculate_frechet_distance
 from scipy.linalg import svdvals
 
-from arena.metrics.frechet import Reference
+from arena.metrics.frechet import Reference, frechet_distance, frechet_from_statistics
 
 D = 2048
 TARGETS = {256: 1000, 2048: 10, 10_000: 10}
@@ -66,18 +68,16 @@ def main(rounds: int) -> None:
         truth = exact(real, fake)
         statistics = [(rows.mean(0), np.cov(rows, rowvar=False)) for rows in (real, fake)]
         reals, fakes = Reference(real), Reference.from_statistics(*statistics[1])
-        calls = {
-            "pytorch-fid": lambda s=statistics: calculate_frechet_distance(*s[0], *s[1]),
-            "ours": lambda r=reals, f=fake if n <= D else fakes: r.distance(f),
+        calls: dict[str, Callable[[], float]] = {
+            "pytorch-fid": partial(calculate_frechet_distance, *statistics[0], *statistics[1]),
+            "ours": partial(reals.distance, fake if n <= D else fakes),
         }
         if n > D:
             _ = reals.factor
-            calls["ours, fresh"] = lambda s=statistics: Reference.from_statistics(*s[0]).distance(
-                Reference.from_statistics(*s[1])
-            )
-            calls["ours, from features"] = lambda r=reals, f=fake: r.distance(f)
+            calls["ours, fresh"] = partial(frechet_from_statistics, *statistics[0], *statistics[1])
+            calls["ours, from features"] = partial(reals.distance, fake)
         else:
-            calls["ours, fresh"] = lambda r=real, f=fake: Reference(r).distance(f)
+            calls["ours, fresh"] = partial(frechet_distance, real, fake)
         results: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
         for _ in range(rounds):
             for name, call in calls.items():

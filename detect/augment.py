@@ -156,11 +156,13 @@ def random_crop_flip(images: Tensor, size: int | None, *, rng: torch.Generator |
     top, left = (u * (height - h + 1)).long().to(images.device), (v * (width - w + 1)).long().to(images.device)
     windows = images.unfold(2, h, 1).unfold(3, w, 1)  # a view: B C, every top, every left, h w
     crops = windows[torch.arange(b, device=images.device), :, top, left]
-    return torch.where((mirrored < 0.5).to(images.device)[:, None, None, None], crops.flip(3), crops)
+    at = (mirrored < 0.5).nonzero()[:, 0].to(images.device)
+    crops[at] = crops[at].flip(3)
+    return crops
 
 
 def _parts(rows: Tensor, images: Tensor) -> tuple[Tensor, ...]:
-    """Rows to work on at once: on a CPU as many as its cache holds (a third faster there), else all."""
+    """Rows to work on at once: on a CPU a few (its cache, and memory that need not be fetched anew), else all."""
     if len(rows) == 0:
         return ()
     pixels = images.shape[-2] * images.shape[-1]

@@ -16,7 +16,7 @@ import pickle
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +25,6 @@ from torchvision.models import ResNet, ResNet50_Weights, resnet50
 
 from detect.augment import Mode, blur_jpeg, random_crop_flip
 from detect.detector import Labelled
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
 
 IMAGENET = ResNet50_Weights.IMAGENET1K_V1  # the weights of the paper's time
 
@@ -92,29 +89,20 @@ class CNNSpot:
         self.augment = partial(blur_jpeg, p_blur=p_blur, p_jpeg=p_jpeg, mode=mode)
         self.min_gain_later, self.min_lr = min_gain_later, min_lr
         self.opt = torch.optim.Adam(self.net.parameters(), lr=lr, betas=(beta1, beta2))
-        # Published: a look counts as good if it gains at least so much, torch asks for more than that; published: the
-        # lr falls at the 5th bad look, torch: at the one after `patience`.
-        self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            self.opt,
-            "max",
-            factor=0.1,
-            patience=patience - 1,
-            threshold=min_gain - SLACK,
-            threshold_mode="abs",
-            eps=0.0,
-        )
+        self.lr = lr
+        self.rule: dict[str, Any] = {"patience": patience - 1, "threshold": min_gain - SLACK}
+        self._start_rule()
 
     @property
     def layer(self) -> nn.Module:
         """The last block of convolutions, for Grad-CAM."""
         return self.net.layer4[-1]
 
-    def fit(
-        self, fabric: "Fabric", batches: Iterable[Labelled], *, val: Iterable[Labelled] = ()
-    ) -> Iterator[dict[str, Tensor]]:
+    def fit(self, fabric, batches: Iterable[Labelled], *, val: Iterable[Labelled] = ()) -> Iterator[dict[str, Tensor]]:
         """Train; yield the detached `loss` (binary cross-entropy) and `lr` of each step.
 
-        Ends with `batches`, or when the learning rate has fallen below `min_lr`; it then stays ended.
+        Ends with `batches`, or when the learning rate has fallen below `min_lr`; the next fit, on other data, then
+        starts with the full rate and a fresh rule.
         """
         fabric.to_device(self.net)
         self.opt.load_state_dict(self.opt.state_dict())  # torch moves Adam's moments to where the net is now
@@ -135,6 +123,8 @@ class CNNSpot:
             if step % self.val_every == 0:
                 self._look(fabric, val)
             yield losses
+        if self._lr() < self.min_lr:
+            self._start_rule()
 
     def score(self, images: Tensor) -> Tensor:
         """Logits, B, float32, of whole images, float B C H W in [-1, 1]; the net is put in eval mode."""
@@ -146,7 +136,19 @@ class CNNSpot:
         assert images.shape[1:-2] == (3,), f"expected images B 3 H W, got {tuple(images.shape)}"
         mean = images.new_tensor([0.485, 0.456, 0.406])[:, None, None]
         std = images.new_tensor([0.229, 0.224, 0.225])[:, None, None]
-        return ((images + (1 - 2 * mean)) / (2 * std)).contiguous(memory_format=self.layout)
+        return (images + (1 - 2 * mean)).div_(2 * std).contiguous(memory_format=self.layout)
+
+    def _start_rule(self) -> None:
+        """A fresh plateau rule at the full rate.
+
+        Published: a look counts as good if it gains at least so much, torch asks for more than that; published: the lr
+        falls at the 5th bad look, torch: at the one after `patience`.
+        """
+        for group in self.opt.param_groups:
+            group["lr"] = self.lr
+        self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            self.opt, "max", factor=0.1, threshold_mode="abs", eps=0.0, **self.rule
+        )
 
     def _lr(self) -> float:
         return self.opt.param_groups[0]["lr"]
@@ -157,7 +159,7 @@ class CNNSpot:
         return int(state["step"]) if state else 0
 
     @torch.no_grad()
-    def _look(self, fabric: "Fabric", val: Iterable[Labelled]) -> None:
+    def _look(self, fabric, val: Iterable[Labelled]) -> None:
         """Measure accuracy on the validation set and let the plateau rule act on it."""
         right = torch.zeros(2, dtype=torch.float64, device=fabric.device)
         for images, labels in val:

@@ -17,9 +17,7 @@ class Detector(Protocol):
     frames: int
     layer: nn.Module
 
-    def fit(
-        self, fabric, batches: Iterable[Labelled], *, val: Iterable[Labelled] = ()
-    ) -> Iterator[dict[str, Tensor]]:
+    def fit(self, fabric, batches: Iterable[Labelled], *, val: Iterable[Labelled] = ()) -> Iterator[dict[str, Tensor]]:
         """Train: one batch of (images, labels in {0., 1.}, B), one update, one yielded dict of detached 0-d losses.
 
         `val` can be run through again and again; it is the only data that a stopping rule or schedule may look at.

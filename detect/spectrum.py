@@ -10,16 +10,12 @@ Shapes: B batch, C channels (3), H height, W width, D features, N rows. Images l
 
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from detect.detector import Labelled
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
 
 FLOOR = 1e-6  # power below which nothing is seen: a fifth of what rounding to 256 grey levels adds, (1 / 127.5)^2 / 12
 
@@ -125,9 +121,7 @@ class Spectrum:
         return self.model.power
 
     @torch.no_grad()
-    def fit(
-        self, fabric: "Fabric", batches: Iterable[Labelled], *, val: Iterable[Labelled] = ()
-    ) -> Iterator[dict[str, Tensor]]:
+    def fit(self, fabric, batches: Iterable[Labelled], *, val: Iterable[Labelled] = ()) -> Iterator[dict[str, Tensor]]:
         """Remember each batch and take one Newton step on all that is remembered; yield the `loss` over it.
 
         Several processes share what they saw, so that all end with the same weights. `val` is not used.

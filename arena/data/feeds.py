@@ -67,7 +67,13 @@ class Labelled(Dataset):
     """
 
     def __init__(
-        self, reals: Sequence[Store], fakes: Sequence[Store], older: Sequence[Store], batch: int, replay: float, key: str
+        self,
+        reals: Sequence[Store],
+        fakes: Sequence[Store],
+        older: Sequence[Store],
+        batch: int,
+        replay: float,
+        key: str,
     ):
         n_fake = batch // 2
         n_old = round(n_fake * replay) if older else 0

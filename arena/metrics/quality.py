@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from arena.errors import InputError
-from arena.metrics.features import Extractor, Inception, RandomConv, Spectrum, find_inception_weights, missing_weights
+from arena.metrics.features import Extractor, Inception, RandomConv, Spectrum, find_inception_weights
 from arena.metrics.frechet import Reference
 from arena.metrics.intervals import Interval, frechet_interval, kernel_interval
 from arena.metrics.kernel import KernelReference
@@ -105,8 +105,9 @@ def quality_panel(device: str | torch.device = "cpu", inception: str | Path | No
     panel.append(Distance("sfd", Spectrum(device), Reference, frechet_interval))
     note = None
     if weights is None:
-        reason = missing_weights() if inception == "auto" else "asked to do without the Inception weights of FID"
-        note = f"No FID: {reason}. The distances rfd, kid and sfd take its place; they are not FID."
+        why = "its Inception weights are not on this machine (`arena doctor` says where they go)"
+        reason = why if inception == "auto" else "asked to do without its Inception weights"
+        note = f"No FID: {reason}. The distances rfd, kid and sfd stand in for it; they are not FID."
     return Panel(panel, note)
 
 

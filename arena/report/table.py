@@ -18,11 +18,12 @@ class Table(NamedTuple):
     rows: list[list[str]]
 
 
-def round_table(summary: Mapping[str, Any]) -> Table:
+def round_table(summary: Mapping[str, Any], *, brief: bool = False) -> Table:
     """One row a round: scores before and after, the baseline if there is one, the main distance, the time.
 
     `summary` is the content of summary.json, of a finished or of a running run. AP, EER, TPR and accuracy are those
-    after the detector was trained; escape is shown before and after; figures not there are shown as a dash.
+    after the detector was trained; escape is shown before and after; figures not there are shown as a dash. `brief`
+    suits a terminal of 100 characters: no AP, EER, TPR, accuracy, nor escape after.
     """
     rounds = rounds_of(summary)
     distance = main_distance(rounds)
@@ -46,6 +47,9 @@ def round_table(summary: Mapping[str, Any]) -> Table:
             found = entry.distance(distance, way)
             row.append(two_lines(found.estimate, amount) if found else MISSING)
         rows.append([*row, duration(sum(entry.seconds.values())) if entry.seconds else MISSING])
+    if brief:
+        kept = [place for place in range(len(headers)) if place not in (3, 4, 5, 6, 8)]
+        headers, rows = [headers[place] for place in kept], [[row[place] for place in kept] for row in rows]
     return Table(headers, rows)
 
 

@@ -4,13 +4,13 @@ import copy
 
 import pytest
 import torch
+from bitwise import equal
 
 from arena import build
 from arena.config import names, resolve
 from arena.ledger import Ledger, parts
 from arena.seeds import reseed
 from arena.training import train
-from bitwise import equal
 
 SIZE = 32
 
@@ -87,7 +87,14 @@ class TestPlayer:
                 for stop in cuts:
                     player = made(kind, name)
                     train(
-                        fabric, player, Batches(kind == "detector"), name=kind, round=0, steps=stop, seed=0, ledger=ledger
+                        fabric,
+                        player,
+                        Batches(kind == "detector"),
+                        name=kind,
+                        round=0,
+                        steps=stop,
+                        seed=0,
+                        ledger=ledger,
                     )
                 found.append((state(player), ledger.path(f"rounds/00/{kind}.csv").read_text()))
         assert equal(found[0][0], found[1][0])

@@ -124,10 +124,10 @@ def test_landmarks_mark_what_is_drawn(monkeypatch):
     straight(
         monkeypatch, glasses=0.0, blink=0.0, melanin=0.1, beard=0.0, build=0.2, gaze_x=0.0, gaze_y=0.0, mouth_open=0.0
     )
-    got = render(0, range(24), 128, camera=False)
+    got = render(0, range(12), 128, camera=False)
     grey = display(got.image).mean(1)
     redness = display(got.image)[:, 0] / display(got.image)[:, 1].clamp(min=0.02)
-    for k in range(24):
+    for k in range(12):
         points = got.landmarks[k]
 
         def patch(plane, at, reach=2, k=k):
@@ -241,7 +241,7 @@ def test_a_clip_moves_smoothly_and_shows_one_person():
 def test_the_spectrum_falls_like_a_photograph(clean):
     """Mean power over direction falls about as 1 / f^2 (photographs: exponents near 2, portraits steeper)."""
     size = 128
-    grey = display(render(0, range(32), size).image).mean(1).numpy().astype(float)
+    grey = display(render(0, range(16), size).image).mean(1).numpy().astype(float)
     window = np.hanning(size)
     power = (np.abs(np.fft.fft2((grey - grey.mean((1, 2), keepdims=True)) * np.outer(window, window))) ** 2).mean(0)
     f = np.hypot(*np.meshgrid(np.fft.fftfreq(size), np.fft.fftfreq(size))) * size

@@ -15,7 +15,12 @@ from arena.run import run
 from arena.training import Feed, train
 from arena.watch import Silent
 
-SMALL = {"data": {"size": 32, "train": 40, "val": 20, "judge": 60}, "rounds": 1, "generator_steps": 3, "detector_steps": 30}
+SMALL = {
+    "data": {"size": 32, "train": 40, "val": 20, "judge": 60},
+    "rounds": 1,
+    "generator_steps": 3,
+    "detector_steps": 30,
+}
 
 
 def play(tmp_path, generator, detector, name="run", **settings):

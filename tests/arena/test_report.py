@@ -279,6 +279,9 @@ def test_the_table_shows_the_ledgers_figures(three):
             assert [float(end) for end in second.split("–")] == [low, high]
         assert shown["time"] == duration(sum(entry["seconds"].values()))
     assert [list(row) for row in round_table(summary).rows] == rows[1:]  # the terminal's table is the same
+    brief = round_table(summary, brief=True)
+    assert brief.headers == [*rows[0][:3], rows[0][7], *rows[0][9:]]
+    assert brief.rows == [[*row[:3], row[7], *row[9:]] for row in rows[1:]]
 
 
 def test_the_same_ledger_gives_the_same_bytes(three, tmp_path):

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from bitwise import equal
 
 COMMAND = [
@@ -44,7 +43,9 @@ def saved_values(root: Path) -> dict[str, object]:
             found[name] = untimed(json.loads(path.read_text()))
         elif path.suffix == ".ckpt":
             state = torch.load(path, weights_only=True)
-            found |= {f"{name}/{part}/{key}": value for part, entries in state.items() for key, value in entries.items()}
+            found |= {
+                f"{name}/{part}/{key}": value for part, entries in state.items() for key, value in entries.items()
+            }
         elif path.suffix == ".npz":
             with np.load(path) as arrays:
                 found |= {f"{name}/{key}": arrays[key] for key in arrays}

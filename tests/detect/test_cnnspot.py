@@ -212,14 +212,6 @@ def test_the_learning_rate_follows_the_published_counter(narrow, monkeypatch, se
     assert falls == 3  # 1e-4, 1e-5, 1e-6, stop
 
 
-def test_training_stops_by_itself_and_stays_stopped(narrow, fabric):
-    player = CNNSpot(weights=None, val_every=1, patience=1, lr=1e-6, p_blur=0, p_jpeg=0)
-    val = [(images(2, 32), torch.tensor([0.0, 1.0]))]
-    steps = list(player.fit(fabric, batches(20), val=val))
-    assert 2 <= len(steps) < 20
-    assert list(player.fit(fabric, batches(3), val=val)) == []
-
-
 def test_without_validation_images_the_rate_stays(narrow, fabric):
     player = CNNSpot(weights=None, val_every=1, patience=1, p_blur=0, p_jpeg=0)
     steps = list(player.fit(fabric, batches(3)))
@@ -272,3 +264,15 @@ def test_learns_a_planted_trace(narrow, fabric):
     player = CNNSpot(weights=None, lr=2e-4, p_blur=0, p_jpeg=0)
     losses = [float(step["loss"]) for step in player.fit(fabric, [mixed(seed) for seed in range(10)])]
     assert sum(losses[-3:]) / 3 < 0.3 < 0.6 < losses[0]
+
+
+def test_a_rule_that_has_ended_one_fit_starts_the_next_afresh(narrow, fabric):
+    """Rounds bring new data: a detector that was done with the last round's has to learn again."""
+    player = CNNSpot(weights=None, val_every=1, patience=1, lr=1e-5, min_lr=5e-6)
+    batch = (torch.rand(4, 3, 32, 32) * 2 - 1, torch.tensor([0.0, 1.0, 0.0, 1.0]))
+    worse = [(batch[0], 1 - batch[1])]
+    for _ in range(2):
+        steps = len(list(player.fit(fabric, [batch] * 50, val=worse)))
+        assert 1 <= steps < 50
+        assert player._lr() == 1e-5
+        assert player.plateau.num_bad_epochs == 0

@@ -70,7 +70,9 @@ def test_losses_equal_the_equations(fabric):
         adversarial = ((d_b(g(a)) - 1) ** 2).mean() + ((d_a(f(b)) - 1) ** 2).mean()
         cycle = (f(g(a)) - a).abs().mean() + (g(f(b)) - b).abs().mean()
         identity = (f(a) - a).abs().mean() + (g(b) - b).abs().mean()
-        critic = [((d(real) - 1) ** 2).mean() + (d(fake) ** 2).mean() for d, real, fake in ((d_a, a, f(b)), (d_b, b, g(a)))]
+        critic = [
+            ((d(real) - 1) ** 2).mean() + (d(fake) ** 2).mean() for d, real, fake in ((d_a, a, f(b)), (d_b, b, g(a)))
+        ]
         penalty = 3 * torch.cat([f(b), g(a)]).square().mean()
     expected = {"adversarial": adversarial, "cycle": cycle, "identity": identity, "penalty": penalty}
     expected |= {"loss_g": adversarial + 10 * cycle + 5 * identity, "loss_d": 0.5 * sum(critic)}
