@@ -40,7 +40,7 @@ def device(name: str) -> str:
         raise InputError(f"--device {name}: expected auto, cpu, cuda, cuda:N or mps")
     if not have[kind]:
         raise InputError(
-            f"--device {name}: no {kind} device was found on this machine (`arena doctor` says what is). Use --device cpu."
+            f"--device {name}: no {kind} device on this machine (`arena doctor` says what there is). Use --device cpu."
         )
     if kind == "cuda" and number and int(number) >= torch.cuda.device_count():
         raise InputError(

@@ -211,7 +211,7 @@ def quality_options(command: Any) -> Any:
     options = (
         click.option("--dims", type=click.Choice(["64", "192", "768", "2048"]), default="2048", show_default=True),
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps."),
-        click.option("--weights", type=click.Path(path_type=Path), help="The Inception file, if not in torch.hub's cache."),
+        click.option("--weights", type=click.Path(path_type=Path), help="The Inception file, if not in the cache."),
         click.option("--features", type=click.Choice(["inception", "conv704", "spectrum"]), default="inception",
                      show_default=True, help="Anything but inception gives a distance of another name."),
         click.option("--batch-size", type=click.IntRange(1, 4096), default=50, show_default=True),
@@ -259,7 +259,7 @@ def stats(folder: Path, out: Path, dims: str, device: str, as_json: bool, **opti
 
 
 class bar:
-    """A progress bar on a terminal, nothing elsewhere: `with bar("images", False) as progress: progress(done, total)`."""
+    """A progress bar on a terminal, nothing elsewhere: `with bar(...) as progress: progress(done, total)`."""
 
     def __init__(self, what: str, quiet: bool):
         self.what, self.quiet = what, quiet or not sys.stderr.isatty()

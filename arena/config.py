@@ -241,7 +241,7 @@ def _plain(value: Any) -> Any:
 
 
 def parse_set(pairs: Iterable[str]) -> dict[str, Any]:
-    """--set key=value ... as a layer; the value is read as YAML, `data.`, `generator.` and `detector.` go one deeper."""
+    """--set key=value ... as a layer: values are YAML; data.KEY, generator.KEY and detector.KEY go one deeper."""
     layer: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")

@@ -4,7 +4,7 @@
     RUN/summary.json              the result, rewritten after each round
     RUN/data/                     manifest.jsonl and one array of uint8 images (n 3 s s) a split and domain
     RUN/state/                    the players as they stand: PLAYER.json names the newest saves, PLAYER-*.ckpt are they
-    RUN/rounds/00/                phases/*.json (a phase that stands here is done), losses, fakes, scores, pictures, weights
+    RUN/rounds/00/                phases/*.json (what stands here is done), losses, fakes, scores, pictures, weights
     RUN/report.html
 
 No other module writes there.
@@ -93,7 +93,7 @@ class Ledger:
             np.lib.format.write_array_header_1_0(file, header)
             written = 0
             for chunk in chunks:
-                assert chunk.dtype == torch.uint8 and chunk.shape[1:] == (3, size, size), chunk.shape
+                assert (chunk.dtype, chunk.shape[1:]) == (torch.uint8, (3, size, size)), chunk.shape
                 file.write(chunk.contiguous().cpu().numpy().tobytes())
                 written += len(chunk)
             assert written == n, (written, n)
@@ -130,7 +130,7 @@ class Ledger:
         return [entry for entry in self.read(f"state/{name}.json") if self.has(entry["file"])]
 
     def load(self, player: Any, name: str) -> dict[str, Any]:
-        """Bring a player to its newest save and return that save's entry ({"round": 0, "step": 0} when there is none)."""
+        """Bring a player to its newest save and return that save's entry (round 0, step 0 when there is none)."""
         saves = self.saves(name)
         if not saves:
             return {"round": 0, "step": 0, "seconds": 0.0, "losses_bytes": 0}

@@ -165,7 +165,7 @@ def _diverged(name: str, round: int, step: int, losses: dict[str, float], datase
     what, value = next((k, v) for k, v in losses.items() if not math.isfinite(v))
     files = ", ".join(dataset.names(step)) if hasattr(dataset, "names") else "unknown"
     return DivergedError(
-        f"{what} of the {name} became {value} at step {step} of round {round}, whose batch was: {files}. The run stands "
+        f"{what} of the {name} became {value} at step {step} of round {round}, with the batch {files}. The run stands "
         f"at step {at['step']} of round {at['round']}, the last good one. Look at these images, or start again with a "
         f"lower rate (--set {name}.lr=...) and a new --out."
     )

@@ -7,7 +7,6 @@ and prints the share of wall time outside the player's own step. Target: below 5
 """
 
 import argparse
-import platform
 import tempfile
 import time
 from datetime import date
@@ -30,9 +29,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     steps, device = (args := parser.parse_args()).steps, args.device
     config = resolve([{"generator": "cyclegan", "detector": "cnnspot", "data": {"train": 100, "val": 20, "judge": 20}}])
-    print(
-        f"{date.today()}, {cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}"
-    )
+    print(f"{date.today()}, {cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     print(f"{'fit':10} {'steps':>6} {'wall s':>8} {'own step s':>11} {'feed s':>7} {'outside':>8}")
     with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / "run") as ledger:
         store(open_source(config.data, "domains"), ledger)
@@ -51,9 +48,8 @@ def main() -> None:
             began = time.perf_counter()
             fit = train(fabric, player, dataset, name=name, round=1, steps=steps, seed=0, ledger=ledger)
             wall = time.perf_counter() - began  # with loading and the save at the end
-            print(
-                f"{name:10} {steps:6} {wall:8.2f} {fit.own_seconds:11.2f} {fit.feed_seconds:7.2f} {1 - fit.own_seconds / wall:8.1%}"
-            )
+            outside = 1 - fit.own_seconds / wall
+            print(f"{name:10} {steps:6} {wall:8.2f} {fit.own_seconds:11.2f} {fit.feed_seconds:7.2f} {outside:8.1%}")
 
 
 if __name__ == "__main__":

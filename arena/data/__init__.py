@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -100,7 +100,7 @@ class FacesSource:
     """The embedded procedural faces: domain a has dark hair, domain b fair hair; no face is in two of anything."""
 
     domains = ("a", "b")
-    STYLES = {"a": "dark", "b": "fair"}
+    STYLES: ClassVar = {"a": "dark", "b": "fair"}
 
     def __init__(self, config: DataConfig):
         self.config = config

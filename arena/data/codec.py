@@ -1,14 +1,23 @@
 """The one codec that reals and fakes alike pass through on their way to a detector."""
 
+import io
+
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 
 def store_as(images: Tensor, codec: str) -> Tensor:
-    """uint8 n 3 s s -> the same after `codec`: "png" changes nothing, "jpeg-90" compresses at quality 90."""
+    """uint8 n 3 s s -> the same after `codec`: "png" changes nothing, "jpeg-90" is Pillow's JPEG at quality 90."""
     if codec == "png":
         return images
-    from torchvision.io import decode_jpeg, encode_jpeg
-
     quality = int(codec.removeprefix("jpeg-"))
-    return torch.stack([decode_jpeg(encoded) for encoded in encode_jpeg(list(images.cpu()), quality=quality)])
+    coded = [_jpeg(image, quality) for image in images.permute(0, 2, 3, 1).cpu().numpy()]
+    return torch.from_numpy(np.stack(coded)).permute(0, 3, 1, 2)
+
+
+def _jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality)
+    return np.asarray(Image.open(buffer))

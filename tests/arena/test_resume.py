@@ -16,7 +16,8 @@ from bitwise import equal
 
 COMMAND = [
     sys.executable, "-m", "arena", "run", "--generator", "cyclegan", "--detector", "cnnspot", "--preset", "smoke",
-    "--seed", "3", "--evade", "0.3", "--set", "save_seconds=0", "--set", "detector_steps=3", "--set", "generator.ema=0.9",
+    "--seed", "3", "--evade", "0.3", "--set", "save_seconds=0", "--set", "detector_steps=3", "--set",
+    "generator.ema=0.9",
     "--device", "cpu",
 ]  # fmt: skip
 UNTIMED = ("seconds", "images_per_second", "started", "ended", "command", "run")
