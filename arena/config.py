@@ -39,7 +39,7 @@ class DataConfig(Strict):
     resize: Literal["bicubic", "lanczos", "bilinear"] = Field("bicubic", description="Pillow's antialiased filter")
     codec: str = Field("png", pattern=r"^(png|jpeg-\d{1,3})$", description="what reals and fakes alike are stored as")
     seed: int = Field(0, ge=0, description="of the faces and of the split")
-    train: int = Field(400, ge=2, le=1_000_000, description="faces a domain")
+    train: int = Field(300, ge=2, le=1_000_000, description="faces a domain")
     val: int = Field(50, ge=2, le=1_000_000, description="faces a domain")
     judge: int = Field(200, ge=2, le=1_000_000, description="faces a domain")
     group: str = Field("auto", description="folders: auto, none, parent or prefix:REGEX")

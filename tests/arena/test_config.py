@@ -10,13 +10,13 @@ WHO = {"generator": "cyclegan", "detector": "cnnspot"}
 
 def test_later_layers_win():
     config = resolve([WHO, {"rounds": 5}, {"rounds": 7, "data": {"size": 128}}])
-    assert (config.rounds, config.data.size, config.data.train) == (7, 128, 400)
+    assert (config.rounds, config.data.size, config.data.train) == (7, 128, 300)
 
 
 def test_player_keywords_from_yaml_preset_and_set():
     config = resolve([WHO, parse_set(["generator.width=16", "generator.lr=2e-4", "data.size=96"])])
     assert config.generator.options["width"] == 16
-    assert config.generator.options["blocks"] == 6  # the quick preset's
+    assert config.generator.options["blocks"] == 4  # the quick preset's
     assert config.generator.options["lr"] == 2e-4  # YAML 1.1 reads 2e-4 as a string: brought to its type
     assert config.data.size == 96
 
