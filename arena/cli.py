@@ -2,14 +2,17 @@
 
 import json
 import shlex
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
 import arena
-from arena.errors import DivergedError, InputError
+from arena.errors import DivergedError, InputError, StoppedError
 
 
 class Commands(click.Group):
@@ -108,12 +111,41 @@ def run(**options: Any) -> None:
                 asked = asked.model_copy(update={"preset": options["preset"]})
             running.check_same(out, stored, asked)
     click.echo(f"{'Continuing' if stored else 'Run folder:'} {out}", err=True)
-    summary = running.run(config, out, watch(config.rounds), command="arena " + shlex.join(sys.argv[1:]))
+    shown = watch(config.rounds)
+    try:
+        with saving_on_signals():
+            summary = running.run(config, out, shown, command="arena " + shlex.join(sys.argv[1:]))
+    except StoppedError as stop:
+        shown.close()
+        click.echo(f"arena: {stop}. Go on with: arena run --out {shlex.quote(str(out))}", err=True)
+        raise click.exceptions.Exit(130) from None
+    finally:
+        shown.close()
     if as_json:
         click.echo(json.dumps(summary))
     else:
         print_table(summary)
         click.echo(f"Report: {out / 'report.html'}")
+
+
+@contextmanager
+def saving_on_signals() -> Iterator[None]:
+    """Ctrl-C and SIGTERM let the step in hand end, save, and stop; a second Ctrl-C stops at once."""
+    from arena.training import stopping
+
+    def ask(number: int, frame: Any) -> None:
+        if stopping.is_set():
+            raise KeyboardInterrupt
+        stopping.set()
+        click.echo("arena: saving after this step (once more to stop at once)", err=True)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        stopping.clear()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def option_layers(options: dict[str, Any], file: dict[str, Any]) -> list[dict[str, Any]]:
@@ -239,9 +271,17 @@ def fid(real: Path, fake: Path, dims: str, device: str, as_json: bool, **options
         found = fid_of(real, fake, dims=int(dims), device=check_device(device), progress=progress, **options)
     if as_json:
         click.echo(json.dumps(found, indent=1))
-    else:
-        for key, value in found.items():
-            click.echo(f"{key:12} {value}")
+        return
+    low, high, floor = found.get("low"), found.get("high"), found.get("floor")
+    click.echo(
+        f"{found['name']} {found['value']:.6g}" + (f"  (95 %: {low:.6g} to {high:.6g})" if low is not None else "")
+    )
+    click.echo(f"  fakes  {found['n']} from {fake}\n  reals  {found['n_real']} from {real}")
+    if floor is not None:
+        click.echo(f"  floor  {floor:.6g}: {found['floor_n']} reals against {found['floor_n_real']} others of them")
+    click.echo(f"  seen by {found['features']}")
+    if found.get("note"):
+        click.echo(f"  note   {found['note']}")
 
 
 @main.command(epilog=example("arena stats horse2zebra/testB testB.npz"))

@@ -1,4 +1,4 @@
-"""The two ends that a run can come to without being at fault."""
+"""The ends that a run can come to without being at fault."""
 
 
 class InputError(Exception):
@@ -7,3 +7,7 @@ class InputError(Exception):
 
 class DivergedError(Exception):
     """A loss became infinite or not a number. Exit code 1: the run was well formed, and the answer is no."""
+
+
+class StoppedError(Exception):
+    """Somebody asked the run to stop (Ctrl-C, SIGTERM), and it has saved where it stands."""

@@ -1,6 +1,7 @@
 """The clock: it turns a player's `fit` step by step, seeds it, logs it, saves it and stops it."""
 
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,9 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from arena.errors import DivergedError
+from arena.errors import DivergedError, StoppedError
 from arena.ledger import Ledger, parts
 from arena.seeds import reseed, rng
+
+stopping = threading.Event()  # set by a signal handler: fits then save after the step they are in, and stop
 
 
 @dataclass(frozen=True)
@@ -137,10 +140,14 @@ def train(
             break
         pending.append((step, losses))
         step += 1
-        if len(pending) >= check_every or step == steps or time.perf_counter() - saved >= save_seconds:
+        due = step < steps and (stopping.is_set() or time.perf_counter() - saved >= save_seconds)
+        if due or len(pending) >= check_every:
             keep()
-        if time.perf_counter() - saved >= save_seconds and step < steps:
+        if due:
             save()
+        if due and stopping.is_set():
+            fit.close()
+            raise StoppedError(f"stopped and saved at step {step} of round {round}'s {name} fit")
     keep()
     fit.close()
     step = steps

@@ -15,6 +15,7 @@ class Silent:
     def note(self, text: str) -> None: ...
     def phase(self, round: int, phase: str) -> None: ...
     def round(self, summary: dict[str, Any]) -> None: ...
+    def close(self) -> None: ...
     def steps(self, round: int, player: str, steps: int) -> Callable[[int, dict[str, float]], None]:
         return lambda step, losses: None
 
@@ -82,8 +83,9 @@ class Live(Silent):
     def round(self, summary: dict[str, Any]) -> None:
         self.progress.update(self.all, completed=len(summary["rounds"]))
         self.progress.console.print(escape(last_scores(summary)), highlight=False)
-        if len(summary["rounds"]) == self.rounds:
-            self.progress.stop()
+
+    def close(self) -> None:
+        self.progress.stop()
 
     def steps(self, round: int, player: str, steps: int) -> Callable[[int, dict[str, float]], None]:
         def show(step: int, losses: dict[str, float]) -> None:
