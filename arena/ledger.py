@@ -37,6 +37,7 @@ class Ledger:
     def __init__(self, root: Path):
         self.root = Path(root)
         self._lock: Any = None
+        self._current: dict[str, tuple[Any, dict[str, Any]]] = {}
 
     def __enter__(self) -> "Ledger":
         try:
@@ -112,7 +113,11 @@ class Ledger:
         file = f"state/{name}-{round:02d}-{step:06d}.ckpt"
         with atomic(self.path(file)) as handle:
             hashed = _Hashing(handle)
-            torch.save({key: part.state_dict() for key, part in parts(player).items()}, hashed)  # type: ignore[arg-type]
+            state = {key: part.state_dict() for key, part in parts(player).items()}
+            try:
+                torch.save(state, hashed)  # type: ignore[arg-type]
+            except RuntimeError as error:  # torch's way to say that the file could not be written
+                raise error.__context__ if isinstance(error.__context__, OSError) else OSError(str(error)) from None
         losses = self.path(self.losses_name(name, round))
         entry = {
             "file": file, "sha256": hashed.sha256, "round": round, "step": step, "seconds": seconds,
@@ -120,6 +125,7 @@ class Ledger:
         }  # fmt: skip
         older = [e for e in self.saves(name) if e["file"] != file]
         self.write(f"state/{name}.json", [entry, *older[:1]])
+        self._current[name] = (player, entry)
         for old in older[1:]:
             self.path(old["file"]).unlink(missing_ok=True)
 
@@ -129,12 +135,14 @@ class Ledger:
             return []
         return [entry for entry in self.read(f"state/{name}.json") if self.has(entry["file"])]
 
-    def load(self, player: Any, name: str) -> dict[str, Any]:
+    def load(self, player: Any, name: str, *, anew: bool = False) -> dict[str, Any]:
         """Bring a player to its newest save and return that save's entry (round 0, step 0 when there is none)."""
         saves = self.saves(name)
         if not saves:
             return {"round": 0, "step": 0, "seconds": 0.0, "losses_bytes": 0}
         entry = saves[0]
+        if not anew and self._current.get(name) == (player, entry):
+            return entry  # this process wrote or read it: the player stands there
         path = self.path(entry["file"])
         damaged = InputError(f"{path} is damaged. Delete it and run again: the run goes on from the save before it.")
         data = path.read_bytes()
@@ -146,6 +154,7 @@ class Ledger:
                 part.load_state_dict(state[key])
         except (RuntimeError, KeyError, ValueError, OSError) as error:
             raise damaged from error
+        self._current[name] = (player, entry)
         return entry
 
     def write_weights(self, player: Any, name: str) -> None:

@@ -268,7 +268,7 @@ class Arena:
 
     def draw_sheets(self, r: int, fakes: list[Store]) -> None:
         """A fixed panel (source, fake, a real of the fake's kind), and the fakes easiest and hardest to detect."""
-        folder, size = f"rounds/{r:02d}", self.config.data.size
+        folder = f"rounds/{r:02d}"
         rows = []
         for way, store in zip(self.ways, fakes, strict=True):
             rows += [self.data.reals["judge", way.source][:PANEL], store[:PANEL]]
@@ -290,4 +290,7 @@ class Arena:
             kind: [{"name": names[i], "logit": float(found[i])} for i in rows]
             for kind, rows in (("easiest", easiest), ("hardest", hardest))
         })  # fmt: skip
-        assert size == fakes[0].images.shape[-1]
+        self.ledger.write_lines(f"{folder}/pictures.jsonl", [
+            {"file": f"{folder}/{name}.png", "contains": "synthetic images", "what": what, **self.marks, "Round": r}
+            for name, what in (("sheet", "source, fake, real"), ("extremes", "fakes easiest, hardest to detect"))
+        ])  # fmt: skip

@@ -120,7 +120,7 @@ def train(
 
     def roll_back(step: int, losses: dict[str, float]) -> NoReturn:
         fit.close()
-        ledger.load(player, name)
+        ledger.load(player, name, anew=True)
         ledger.cut_losses(name, round, at["losses_bytes"] if at["round"] == round else 0)
         raise _diverged(name, round, step, losses, dataset, at)
 
