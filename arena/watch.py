@@ -78,7 +78,8 @@ class Live(Silent):
         self.progress.console.print(f"[dim]note:[/] {escape(text)}", highlight=False)
 
     def phase(self, round: int, phase: str) -> None:
-        self.progress.reset(self.now, total=None, description=f"round {round}: {phase}", losses="")
+        self.progress.remove_task(self.now)
+        self.now = self.progress.add_task(f"round {round}: {phase}", total=None, losses="")
 
     def round(self, summary: dict[str, Any]) -> None:
         self.progress.update(self.all, completed=len(summary["rounds"]))
