@@ -106,7 +106,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def parse_yaml(text: str, where: str) -> dict[str, Any]:
     """Safe YAML with duplicate keys refused. Raises InputError naming the place."""
     try:
-        value = yaml.load(text, Loader=_UniqueKeys)
+        value = yaml.load(text, Loader=_Strict)
     except (yaml.YAMLError, RecursionError) as error:
         raise InputError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
     if value is None:
@@ -116,7 +116,14 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
     return value
 
 
-class _UniqueKeys(yaml.SafeLoader):
+class _Strict(yaml.SafeLoader):
+    """Refuses keys that stand twice, and aliases: a few lines of them can unfold to gigabytes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"aliases (*{self.peek_event().anchor}) are not allowed")
+        return super().compose_node(parent, index)
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=deep) for key, _ in node.value]  # type: ignore[no-untyped-call]
         twice = [key for key in keys if keys.count(key) > 1]
@@ -248,8 +255,8 @@ def parse_set(pairs: Iterable[str]) -> dict[str, Any]:
         if not equals or not key:
             raise InputError(f"--set {pair}: expected KEY=VALUE, as in --set generator.width=32")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
+            value = yaml.load(text, Loader=_Strict)
+        except (yaml.YAMLError, RecursionError):
             value = text
         *outer, last = key.split(".")
         if len(outer) > 1 or (outer and outer[0] not in ("data", *KINDS)):
