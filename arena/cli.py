@@ -1,6 +1,7 @@
 """The command line. Everything heavy is imported inside the commands: --help and list answer at once."""
 
 import json
+import os
 import shlex
 import signal
 import sys
@@ -13,6 +14,10 @@ import click
 
 import arena
 from arena.errors import DivergedError, InputError, StoppedError
+
+# Torch's threads by default spin while they wait for each other: on a machine that does anything else beside, a step
+# then takes ten times as long. Read when torch is imported, which happens inside the commands.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 class Commands(click.Group):
