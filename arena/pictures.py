@@ -10,12 +10,15 @@ from torch import Tensor
 
 
 def png(image: np.ndarray, marks: dict[str, str]) -> bytes:
-    """A PNG of uint8 h w 3 with text chunks and, for tools that look there, XMP's DigitalSourceType."""
+    """A PNG of uint8 h w 3 with text chunks and, for tools that look there, XMP's DigitalSourceType.
+
+    `Synthetic` among the marks is "true" for a fake, or says what of a picture is synthetic.
+    """
+    kind = "trainedAlgorithmicMedia" if marks["Synthetic"] == "true" else "compositeWithTrainedAlgorithmicMedia"
     text = PngInfo()
-    text.add_text("Synthetic", "true")
     for key, value in marks.items():
         text.add_text(key, value)
-    text.add_itxt("XML:com.adobe.xmp", XMP)
+    text.add_itxt("XML:com.adobe.xmp", XMP.replace("KIND", kind))
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG", pnginfo=text)
     return buffer.getvalue()
@@ -37,6 +40,6 @@ XMP = (
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF '
     'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description '
     'xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" Iptc4xmpExt:DigitalSourceType='
-    '"http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"/></rdf:RDF></x:xmpmeta>'
+    '"http://cv.iptc.org/newscodes/digitalsourcetype/KIND"/></rdf:RDF></x:xmpmeta>'
     '<?xpacket end="w"?>'
 )

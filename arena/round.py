@@ -57,7 +57,13 @@ class Arena:
         self.generator = build(config.generator, config.seed, "generator")
         self.detector = build(config.detector, config.seed, "detector")
         self.ways = ways(self.generator.needs, data.domains)
-        self.marks = {"Source": "deepfake-arena", "Method": config.generator.short, "Run": ledger.root.name}
+        self.run = ledger.root.resolve().name
+        self.marks = {
+            "Synthetic": "true",
+            "Source": "deepfake-arena",
+            "Method": config.generator.short,
+            "Run": self.run,
+        }
         self.marks |= {"Seed": str(config.seed)}
         for name, player in (("generator", self.generator), ("detector", self.detector)):
             place(player, self.device)
@@ -189,7 +195,7 @@ class Arena:
                     png = {"png": self.png_name(r, way, i)} if split == "judge" else {}
                     yield {
                         "synthetic": True, "file": self.fakes_name(r, split, way), "row": i, **png, "split": split,
-                        "source": name, "method": self.config.generator.short, "run": self.ledger.root.name,
+                        "source": name, "method": self.config.generator.short, "run": self.run,
                         "round": r, "seed": self.config.seed,
                     }  # fmt: skip
 
@@ -253,7 +259,7 @@ class Arena:
         quality: dict[str, Any] = {}
         for way, store in zip(self.ways, fakes, strict=True):
             reals, others = self.data.reals["judge", way.target], self.data.reals["train", way.target]
-            scores = self.panel.score(store[:], reals[:], others[: len(store)])
+            scores = self.panel.score(store[:], reals[:], others[:])
             quality |= {way.of(metric): value for metric, value in scores.items()}
         self.draw_sheets(r, fakes)
         return {"quality": quality}
@@ -273,7 +279,8 @@ class Arena:
         for way, store in zip(self.ways, fakes, strict=True):
             rows += [self.data.reals["judge", way.source][:PANEL], store[:PANEL]]
             rows += [self.data.reals["judge", way.target][:PANEL]]
-        marks = self.marks | {"Round": str(r), "Description": "rows: source, fake, real"}
+        part = "contains synthetic images: every row but sources and reals"
+        marks = self.marks | {"Synthetic": part, "Round": str(r), "Description": "rows: source, fake, real"}
         self.ledger.write_bytes(f"{folder}/sheet.png", png(sheet(rows), marks))
 
         with np.load(self.ledger.path(f"{folder}/scores.npz")) as scores:

@@ -149,10 +149,10 @@ def train(
             fit.close()
             raise StoppedError(f"stopped and saved at step {step} of round {round}'s {name} fit")
     keep()
-    fit.close()
-    step = steps
+    next(fit, None)  # its batches are over: let it run what stands behind its loop
+    done, step = step, steps
     save()
-    return Fit(steps, seconds_before + time.perf_counter() - began, own - feed.seconds, feed.seconds)
+    return Fit(done, seconds_before + time.perf_counter() - began, own - feed.seconds, feed.seconds)
 
 
 def _to_floats(pending: list[tuple[int, dict[str, Tensor]]]) -> list[tuple[int, dict[str, float]]]:

@@ -101,8 +101,8 @@ class CNNSpot:
     def fit(self, fabric, batches: Iterable[Labelled], *, val: Iterable[Labelled] = ()) -> Iterator[dict[str, Tensor]]:
         """Train; yield the detached `loss` (binary cross-entropy) and `lr` of each step.
 
-        Ends with `batches`, or when the learning rate has fallen below `min_lr`; the next fit, on other data, then
-        starts with the full rate and a fresh rule.
+        Ends with `batches`, or when the learning rate has fallen below `min_lr`; the next fit starts with the full rate
+        and a fresh rule.
         """
         fabric.to_device(self.net)
         self.opt.load_state_dict(self.opt.state_dict())  # torch moves Adam's moments to where the net is now
@@ -123,8 +123,7 @@ class CNNSpot:
             if step % self.val_every == 0:
                 self._look(fabric, val)
             yield losses
-        if self._lr() < self.min_lr:
-            self._start_rule()
+        self._start_rule()  # the next fit brings other data
 
     def score(self, images: Tensor) -> Tensor:
         """Logits, B, float32, of whole images, float B C H W in [-1, 1]; the net is put in eval mode."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from arena.config import DataConfig
@@ -13,9 +14,11 @@ from arena.data.codec import store_as
 from arena.data.feeds import Store
 from arena.errors import InputError
 from arena.ledger import Ledger
+from arena.seeds import rng
 
 Progress = Callable[[int, int], None]
 SPLITS = ("train", "val", "judge")
+FEWEST = 3  # images of a split and domain: below that no distance has an interval
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,37 @@ def open_source(config: DataConfig, needs: str, progress: Progress | None = None
             f"this generator translates between two domains, and {config.source} has {len(source.domains)} "
             f"({', '.join(source.domains[:8])}). Expected trainA/ trainB/ testA/ testB/, or two folders of images."
         )
+    if needs == "domains":
+        source.manifest, notes = balanced(source.manifest, source.domains, config.seed)
+        source.summary.setdefault("notes", []).extend(notes)
+    counts = Counter((row["split"], row["domain"]) for row in source.manifest)
+    for split in SPLITS:
+        for domain in source.domains:
+            if counts[split, domain] < FEWEST:
+                raise InputError(
+                    f"{config.source} leaves {counts[split, domain]} images of domain {domain} for {split}; at least "
+                    f"{FEWEST} are needed. Give more images (or more sources: frames of one stay together)."
+                )
     return source
+
+
+def balanced(rows: list[dict[str, Any]], domains: tuple[str, ...], seed: int) -> tuple[list[dict[str, Any]], list[str]]:
+    """Cut val and judge to equal numbers of each domain, by lot: else what a picture shows would hint at its label.
+
+    (A translator's fakes of the larger domain look like the smaller one, which then is mostly fake.)
+    """
+    left_out, notes = set(), []
+    for split in ("val", "judge"):
+        mine = [[row["name"] for row in rows if (row["split"], row["domain"]) == (split, domain)] for domain in domains]
+        least = min(map(len, mine))
+        for domain, names in zip(domains, mine, strict=True):
+            lots = torch.randperm(len(names), generator=rng(seed, "balance", split, domain)).tolist()
+            left_out |= {names[i] for i in lots[least:]}
+            if len(names) > least:
+                notes.append(
+                    f"{len(names) - least} {split} images of domain {domain} left out, so that both weigh alike"
+                )
+    return [row for row in rows if row["name"] not in left_out], notes
 
 
 def store(source: "FacesSource | FolderSource", ledger: Ledger) -> None:
@@ -105,7 +138,12 @@ class FacesSource:
     def __init__(self, config: DataConfig):
         self.config = config
         counts = {"train": config.train, "val": config.val, "judge": config.judge}
-        self.summary = {"name": "faces", "skipped": 0, "duplicates": 0, "resize": "rendered at this size"}
+        self.summary: dict[str, Any] = {
+            "name": "faces",
+            "skipped": 0,
+            "duplicates": 0,
+            "resize": "rendered at this size",
+        }
         self.manifest: list[dict[str, Any]] = []
         self._images: dict[str, Tensor] = {}
         for d, domain in enumerate(self.domains):

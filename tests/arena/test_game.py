@@ -91,11 +91,13 @@ def test_pictures_say_that_they_are_synthetic(tmp_path, player_file):
     assert found
     for path in found:
         text = Image.open(path).text
-        assert text["Synthetic"] == "true"
+        sheet = path.name == "sheet.png"  # which holds sources and reals as well
+        assert text["Synthetic"] == ("contains synthetic images: every row but sources and reals" if sheet else "true")
         assert text["Method"] == "identity"
         assert text["Seed"] == "0"
         assert text["Run"] == "run"
-        assert "trainedAlgorithmicMedia" in text["XML:com.adobe.xmp"]
+        kind = "compositeWithTrainedAlgorithmicMedia" if sheet else "trainedAlgorithmicMedia"
+        assert f'digitalsourcetype/{kind}"' in text["XML:com.adobe.xmp"]
 
 
 def test_the_penalty_is_the_cross_entropy_towards_real_and_frees_the_detector(player_file):
@@ -201,3 +203,21 @@ def test_a_fit_that_stops_by_itself_is_done(tmp_path, player_file):
         train(fabric, Stops(), dataset, **keywords)
         assert ledger.saves("detector")[0]["step"] == 10
         assert (tmp_path / "rounds" / "00" / "detector.csv").read_text() == "step,loss\n0,0.0\n"
+
+
+def test_domains_weigh_alike_where_a_detector_is_judged():
+    from arena.data import balanced
+
+    def rows(split, domain, n):
+        return [{"name": f"{split}{domain}{i}", "split": split, "domain": domain} for i in range(n)]
+
+    given = rows("train", "a", 9) + rows("train", "b", 5) + rows("val", "a", 4) + rows("val", "b", 4)
+    given += rows("judge", "a", 3) + rows("judge", "b", 8)
+    kept, notes = balanced(given, ("a", "b"), 0)
+    counts = {
+        (s, d): sum((r["split"], r["domain"]) == (s, d) for r in kept) for s in ("train", "val", "judge") for d in "ab"
+    }
+    expected = {("train", "a"): 9, ("train", "b"): 5, ("val", "a"): 4, ("val", "b"): 4}
+    assert counts == {**expected, ("judge", "a"): 3, ("judge", "b"): 3}
+    assert notes == ["5 judge images of domain b left out, so that both weigh alike"]
+    assert balanced(given, ("a", "b"), 0) == (kept, notes)

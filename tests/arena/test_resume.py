@@ -21,6 +21,9 @@ COMMAND = [
     "--device", "cpu",
 ]  # fmt: skip
 UNTIMED = ("seconds", "images_per_second", "started", "ended", "command", "run")
+OF_A_FILE = (
+    "sha256",
+)  # of a checkpoint, whose entries are compared one by one: torch may lay equal ones out differently
 
 
 def start(out: Path) -> subprocess.Popen:
@@ -42,6 +45,8 @@ def saved_values(root: Path) -> dict[str, object]:
         name = path.relative_to(root).as_posix()
         if path.suffix == ".json":
             found[name] = untimed(json.loads(path.read_text()))
+            if path.parent.name == "state":
+                found[name] = [{k: v for k, v in entry.items() if k not in OF_A_FILE} for entry in found[name]]
         elif path.suffix == ".ckpt":
             state = torch.load(path, weights_only=True)
             found |= {
@@ -50,7 +55,7 @@ def saved_values(root: Path) -> dict[str, object]:
         elif path.suffix == ".npz":
             with np.load(path) as arrays:
                 found |= {f"{name}/{key}": arrays[key] for key in arrays}
-        elif path.is_file() and path.suffix in (".npy", ".csv", ".safetensors"):
+        elif path.is_file() and path.suffix in (".npy", ".csv", ".safetensors", ".jsonl", ".png"):
             found[name] = path.read_bytes()
     return found
 
