@@ -15,6 +15,7 @@ import hashlib
 import io
 import json
 import os
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,15 @@ class Ledger:
     def write(self, name: str, value: Any) -> None:
         write_json(self.path(name), value)
 
-    def read(self, name: str) -> Any:
-        return read_json(self.path(name))
+    def read(self, name: str, *keys: str) -> Any:
+        """A JSON file that must hold at least these keys (a list: each of its entries)."""
+        value = read_json(self.path(name))
+        for entry in value if isinstance(value, list) else [value]:
+            if not isinstance(entry, dict) or any(key not in entry for key in keys):
+                raise InputError(
+                    f"{self.path(name)} is damaged: expected {', '.join(keys)}. Start again with a new --out."
+                )
+        return value
 
     def write_bytes(self, name: str, data: bytes, durable: bool = True) -> None:
         with atomic(self.path(name), durable) as file:
@@ -76,9 +84,12 @@ class Ledger:
             for row in rows:
                 file.write(json.dumps(row).encode() + b"\n")
 
-    def read_lines(self, name: str) -> list[dict[str, Any]]:
+    def read_lines(self, name: str, keys: set[str]) -> list[dict[str, Any]]:
         try:
-            return [json.loads(line) for line in self.path(name).read_bytes().splitlines()]
+            rows = [json.loads(line) for line in self.path(name).read_bytes().splitlines()]
+            if not all(isinstance(row, dict) and keys <= row.keys() for row in rows):
+                raise ValueError(f"expected {', '.join(sorted(keys))} in every line")
+            return rows
         except (OSError, ValueError) as error:
             raise InputError(f"{self.path(name)} is damaged ({error}). Start again with a new --out.") from error
 
@@ -86,6 +97,13 @@ class Ledger:
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)  # type: ignore[arg-type]
         self.write_bytes(name, buffer.getvalue())
+
+    def read_arrays(self, name: str) -> dict[str, np.ndarray]:
+        try:
+            with np.load(self.path(name), allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+            raise InputError(f"{self.path(name)} is damaged ({error}). Start again with a new --out.") from error
 
     def write_images(self, name: str, chunks: Iterable[torch.Tensor], n: int, size: int) -> None:
         """Store uint8 images (chunks of k 3 s s, n in all) as one .npy file, a chunk in memory at a time."""
@@ -116,8 +134,8 @@ class Ledger:
             state = {key: part.state_dict() for key, part in parts(player).items()}
             try:
                 torch.save(state, hashed)  # type: ignore[arg-type]
-            except RuntimeError as error:  # torch's way to say that the file could not be written
-                raise error.__context__ if isinstance(error.__context__, OSError) else OSError(str(error)) from None
+            except RuntimeError:  # torch's way to say that the file could not be written
+                raise hashed.error or OSError("torch could not write it") from None
         losses = self.path(self.losses_name(name, round))
         entry = {
             "file": file, "sha256": hashed.sha256, "round": round, "step": step, "seconds": seconds,
@@ -133,7 +151,8 @@ class Ledger:
         """The saves of a player, newest first; one whose file somebody removed is passed over."""
         if not self.has(f"state/{name}.json"):
             return []
-        return [entry for entry in self.read(f"state/{name}.json") if self.has(entry["file"])]
+        entries = self.read(f"state/{name}.json", "file", "sha256", "round", "step", "seconds", "losses_bytes")
+        return [entry for entry in entries if self.has(entry["file"])]
 
     def load(self, player: Any, name: str, *, anew: bool = False) -> dict[str, Any]:
         """Bring a player to its newest save and return that save's entry (round 0, step 0 when there is none)."""
@@ -169,6 +188,11 @@ class Ledger:
             if not entry.endswith("_extra_state")
         }
         self.write_bytes(name, save(tensors))
+
+    def forget(self, *names: str) -> None:
+        """Take back that something is done, so that it is done again."""
+        for name in names:
+            self.path(name).unlink(missing_ok=True)
 
     def trim_saves(self) -> None:
         """Keep only the newest save of each player: a run that has ended needs no second one."""
@@ -209,10 +233,15 @@ class _Hashing:
 
     def __init__(self, file: Any):
         self.file, self.hash = file, hashlib.sha256()
+        self.error: OSError | None = None
 
     def write(self, data: Any) -> int:
         self.hash.update(data)
-        return self.file.write(data)
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
 
     def flush(self) -> None:
         self.file.flush()

@@ -24,7 +24,14 @@ from arena.pictures import png, sheet
 from arena.seeds import rng
 from arena.training import Feed, Fit, place, to_float, to_uint8, train
 
+RESULTS = {  # what a phase hands on, besides its time
+    "judge before": ("scores",), "train detector": ("threshold",), "judge after": ("scores", "baseline"),
+    "record": ("quality",),
+}  # fmt: skip
 PANEL = 8  # columns of a sample sheet
+
+
+Players = tuple[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -48,14 +55,18 @@ def ways(needs: str, domains: tuple[str, ...]) -> list[Way]:
     return [Way(domain if len(domains) > 1 else "", domain, domain, False) for domain in domains]
 
 
+def spread(store: Store) -> torch.Tensor:
+    """The same few images of a store in every round, evenly spread: neighbours may be views of one thing."""
+    return store[np.linspace(0, len(store) - 1, min(PANEL, len(store))).round().astype(int).tolist()]
+
+
 class Arena:
     """What all rounds of a run share: the players, the data, the ledger and the clock's settings."""
 
-    def __init__(self, config: RunConfig, data: Data, ledger: Ledger, fabric: Any, watch: Any):
+    def __init__(self, config: RunConfig, players: Players, data: Data, ledger: Ledger, fabric: Any, watch: Any):
         self.config, self.data, self.ledger, self.fabric, self.watch = config, data, ledger, fabric, watch
         self.device: torch.device = fabric.device
-        self.generator = build(config.generator, config.seed, "generator")
-        self.detector = build(config.detector, config.seed, "detector")
+        self.generator, self.detector = players
         self.ways = ways(self.generator.needs, data.domains)
         self.run = ledger.root.resolve().name
         self.marks = {
@@ -68,6 +79,25 @@ class Arena:
         for name, player in (("generator", self.generator), ("detector", self.detector)):
             place(player, self.device)
             ledger.load(player, name)
+            self.catch_up(player, name)
+
+    def catch_up(self, player: Any, name: str) -> None:
+        """Where a player's newest save is older than a fit that is recorded (somebody had to delete a damaged one),
+        let the run do these fits again. All else that is recorded stands: the fit comes to the same end.
+        """
+        entry, steps = self.ledger.load(player, name), getattr(self.config, f"{name}_steps")
+        number = {"generator": 1, "detector": 4}[name]
+        for r in range(self.config.rounds):
+            phase = f"rounds/{r:02d}/phases/{number}-train-{name}.json"
+            if self.ledger.has(phase) and (entry["round"], entry["step"]) < (r, steps):
+                if (
+                    name == "generator"
+                    and r > 0
+                    and self.config.evade
+                    and self.ledger.has(phase.replace("1-train", "2-x"))
+                ):
+                    raise InputError("unreachable")
+                self.ledger.forget(phase, f"rounds/{r:02d}/round.json")
 
     def play(self, r: int) -> dict[str, Any]:
         """Play round r to its end and return its entry of summary.json."""
@@ -90,7 +120,7 @@ class Arena:
                     for phase, result in done.items() if result["images"]
                 },
             })  # fmt: skip
-        return self.ledger.read(name)
+        return self.ledger.read(name, "round", "quality", "before", "after", "seconds")
 
     def phase(self, r: int, i: int, phase: str, work: Callable[[int], dict[str, Any]]) -> dict[str, Any]:
         name = f"rounds/{r:02d}/phases/{i + 1}-{phase.replace(' ', '-')}.json"
@@ -99,7 +129,7 @@ class Arena:
             began = time.perf_counter()
             result = work(r)
             self.ledger.write(name, {"seconds": time.perf_counter() - began, "images": 0, **result})
-        return self.ledger.read(name)
+        return self.ledger.read(name, "seconds", "images", *RESULTS.get(phase, ()))
 
     # 1 and 4: fits
 
@@ -212,7 +242,7 @@ class Arena:
     # 3 and 5: matches
 
     def threshold(self, r: int) -> float:
-        return self.ledger.read(f"rounds/{r:02d}/phases/4-train-detector.json")["threshold"]
+        return self.ledger.read(f"rounds/{r:02d}/phases/4-train-detector.json", "threshold")["threshold"]
 
     def judge_before(self, r: int) -> dict[str, Any]:
         """Last round's detector meets fakes that it has never seen. Nothing in round 0: there was no detector."""
@@ -229,8 +259,8 @@ class Arena:
         baseline, arrays = self.baseline(r, reals, fakes)
         arrays |= {"after_real": real, "after_fake": fake}
         if self.ledger.has(f"rounds/{r:02d}/before.npz"):
-            with np.load(self.ledger.path(f"rounds/{r:02d}/before.npz")) as before:
-                arrays |= {"before_real": before["real"], "before_fake": before["fake"]}
+            before = self.ledger.read_arrays(f"rounds/{r:02d}/before.npz")
+            arrays |= {"before_real": before["real"], "before_fake": before["fake"]}
         self.ledger.write_arrays(f"rounds/{r:02d}/scores.npz", **arrays)
         return {"scores": scores, "baseline": baseline, "images": len(real) + len(fake)}
 
@@ -277,15 +307,14 @@ class Arena:
         folder = f"rounds/{r:02d}"
         rows = []
         for way, store in zip(self.ways, fakes, strict=True):
-            rows += [self.data.reals["judge", way.source][:PANEL], store[:PANEL]]
-            rows += [self.data.reals["judge", way.target][:PANEL]]
+            rows += [spread(self.data.reals["judge", way.source]), spread(store)]
+            rows += [spread(self.data.reals["judge", way.target])]
         part = "contains synthetic images: every row but sources and reals"
         marks = self.marks | {"Synthetic": part, "Round": str(r), "Description": "rows: source, fake, real"}
         self.ledger.write_bytes(f"{folder}/sheet.png", png(sheet(rows), marks))
 
-        with np.load(self.ledger.path(f"{folder}/scores.npz")) as scores:
-            order = np.argsort(scores["after_fake"], kind="stable")
-            found = scores["after_fake"]
+        found = self.ledger.read_arrays(f"{folder}/scores.npz")["after_fake"]
+        order = np.argsort(found, kind="stable")
         images = torch.cat([store[:] for store in fakes])
         names = [name for store in fakes for name in store.names]
         k = min(PANEL, len(order) // 2)

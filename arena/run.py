@@ -23,7 +23,11 @@ def stored_config(root: Path) -> RunConfig | None:
     from arena.config import validate
     from arena.files import read_json
 
-    if (root / "run.json").exists():
+    try:
+        exists = (root / "run.json").exists()
+    except OSError as error:
+        raise InputError(f"--out {root}: {error.strerror}. Choose another folder.") from error
+    if exists:
         stored = read_json(root / "run.json")
         if not isinstance(stored, dict) or "settings" not in stored:
             raise InputError(f"{root / 'run.json'} is damaged: it has no settings. Start again with a new --out.")
@@ -53,12 +57,18 @@ def run(config: RunConfig, root: Path, watch: Any, command: str = "") -> dict[st
     from arena.provenance import provenance
     from arena.round import Arena
 
+    players = (
+        build.build(config.generator, config.seed, "generator"),
+        build.build(config.detector, config.seed, "detector"),
+    )  # before anything is written: a wrong value is found here
     source = None
     if not (root / "data" / "data.json").exists():
-        source = open_source(config.data, build.find(config.generator.of).needs, watch.data)
+        source = open_source(config.data, players[0].needs, watch.data)
     with Ledger(root) as ledger:
-        if ledger.has("summary.json") and ledger.read("summary.json")["status"] == "finished":
-            return finish(ledger, ledger.read("summary.json"))
+        if ledger.has("summary.json"):
+            done = ledger.read("summary.json", "schema", "status", "rounds")
+            if done["status"] == "finished":
+                return finish(ledger, done)
         fabric = build.fabric(config.device, config.precision)
         if not ledger.has("run.json"):
             started = datetime.now(UTC).isoformat(timespec="seconds")
@@ -67,9 +77,9 @@ def run(config: RunConfig, root: Path, watch: Any, command: str = "") -> dict[st
         if source is not None:
             store(source, ledger)
         data = open_data(ledger, config.data.codec)
-        facts = ledger.read("run.json")["provenance"]
+        facts = ledger.read("run.json", "settings", "provenance")["provenance"]
 
-        arena = Arena(config, data, ledger, fabric, watch)
+        arena = Arena(config, players, data, ledger, fabric, watch)
         for name, player in ((config.generator.short, arena.generator), (config.detector.short, arena.detector)):
             facts["weights"][name] = getattr(player, "provenance", "from scratch, as published")
         summary = {

@@ -52,6 +52,9 @@ def open_source(config: DataConfig, needs: str, progress: Progress | None = None
             f"this generator translates between two domains, and {config.source} has {len(source.domains)} "
             f"({', '.join(source.domains[:8])}). Expected trainA/ trainB/ testA/ testB/, or two folders of images."
         )
+    if any(word in str(source.summary.get("layout", "")).lower() for word in ("= fake", "= 1_fake", "= generated")):
+        note = "a folder of fakes is taken as a domain of reals here: the lab makes its own fakes"
+        source.summary.setdefault("notes", []).append(note)
     if needs == "domains":
         source.manifest, notes = balanced(source.manifest, source.domains, config.seed)
         source.summary.setdefault("notes", []).extend(notes)
@@ -102,9 +105,9 @@ def store(source: "FacesSource | FolderSource", ledger: Ledger) -> None:
 
 def open_data(ledger: Ledger, codec: str) -> Data:
     """The images that the ledger holds."""
-    stored = ledger.read("data/data.json")
+    stored = ledger.read("data/data.json", "domains", "images")
     names: dict[tuple[str, str], list[str]] = {}
-    for row in ledger.read_lines("data/manifest.jsonl"):
+    for row in ledger.read_lines("data/manifest.jsonl", {"name", "split", "domain"}):
         names.setdefault((row["split"], row["domain"]), []).append(row["name"])
     domains = tuple(stored["domains"])
 
@@ -184,7 +187,7 @@ class FolderSource:
         self.domains = self.folder.domains
         self.manifest = folders.manifest_rows(self.folder)
         self.items = {item.name: item for item in self.folder.items}
-        self.summary = {
+        self.summary: dict[str, Any] = {
             "name": self.folder.root.name, "layout": self.folder.layout, "group_rule": self.folder.group_rule,
             "skipped": len(self.folder.bad), "bad": [list(bad) for bad in self.folder.bad],
             "duplicates": self.folder.duplicates, "ignored": self.folder.ignored, "notes": list(self.folder.notes),
