@@ -15,9 +15,9 @@ import click
 import arena
 from arena.errors import DivergedError, InputError, StoppedError
 
-# Torch's threads by default spin while they wait for each other: on a machine that does anything else beside, a step
-# then takes ten times as long. Read when torch is imported, which happens inside the commands.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Torch's threads (GNU OpenMP's) by default spin for long while they wait for each other: on a machine that does
+# anything else beside, a step then takes up to ten times as long. Read when torch is imported, inside the commands.
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 
 class Commands(click.Group):

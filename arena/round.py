@@ -17,6 +17,7 @@ from arena.config import RunConfig
 from arena.data import SPLITS, Data
 from arena.data.codec import store_as
 from arena.data.feeds import Held, Labelled, Store, Unlabelled
+from arena.errors import InputError
 from arena.evasion import evading
 from arena.ledger import Ledger
 from arena.match import frozen_threshold, judge
@@ -90,13 +91,12 @@ class Arena:
         for r in range(self.config.rounds):
             phase = f"rounds/{r:02d}/phases/{number}-train-{name}.json"
             if self.ledger.has(phase) and (entry["round"], entry["step"]) < (r, steps):
-                if (
-                    name == "generator"
-                    and r > 0
-                    and self.config.evade
-                    and self.ledger.has(phase.replace("1-train", "2-x"))
-                ):
-                    raise InputError("unreachable")
+                newest = self.ledger.saves("detector")[:1]
+                if name == "generator" and self.config.evade and newest and newest[0]["round"] >= r:
+                    raise InputError(
+                        f"round {r}'s generator cannot be trained again: the detector that it evaded has moved on. "
+                        "Start again with a new --out."
+                    )
                 self.ledger.forget(phase, f"rounds/{r:02d}/round.json")
 
     def play(self, r: int) -> dict[str, Any]:
