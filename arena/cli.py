@@ -30,7 +30,7 @@ class Commands(click.Group):
             click.echo(f"arena: {error}", err=True)
             ctx.exit(2 if isinstance(error, InputError) else 1)
         except KeyboardInterrupt:
-            click.echo("arena: stopped. The same command with --out continues the run.", err=True)
+            click.echo("arena: stopped.", err=True)
             ctx.exit(130)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
@@ -67,13 +67,13 @@ arena run --out runs/my-run        continue it where it stopped, whatever stoppe
 @click.option("--rounds", type=int, help="Rounds to play.")
 @click.option("--steps", type=int, help="Training steps of each player in each round.")
 @click.option("--size", type=int, help="Side of the images, px.")
-@click.option("--batch-size", type=int, help="Images in a batch, of both players.")
+@click.option("--batch-size", type=int, help="Images in a batch, of both players (a detector wants 4 or more).")
 @click.option("--device", metavar="DEVICE", help="auto (the default), cpu, cuda, cuda:1 or mps.")
 @click.option("--precision", metavar="NAME", help="32-true (the default), bf16-mixed or 16-mixed.")
 @click.option("--seed", type=int, help="Of everything random: weights, batches, augmentation.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder; an existing run is continued. [runs/NAME]")
 @click.option("--config", "file", type=click.Path(path_type=Path), help="A YAML file of settings, over the preset's.")
-@click.option("--preset", metavar="NAME", help="quick (the default) or paper: where settings start from.")
+@click.option("--preset", metavar="NAME", help="quick (the default), paper or smoke: where settings start from.")
 @click.option("--evade", type=float, help="Weight with which the generator feels last round's detector. [0]")
 @click.option("--max-bad", help="Unreadable images to skip: a count, or a share such as 0.05.")
 @click.option("--max-pixels", type=int, help="Images with more pixels than this are unreadable. [40000000]")
@@ -95,25 +95,27 @@ def run(**options: Any) -> None:
 
     out, as_json = options.pop("out"), options.pop("as_json")
     stored = running.stored_config(out) if out else None
-    layers = option_layers(options, read_yaml(options["file"]) if options["file"] else {})
+    file = read_yaml(options["file"]) if options["file"] else {}
+    file = file.get("settings", file)  # a run.json repeats that run
+    preset = options["preset"] or file.pop("preset", None)
+    layers = option_layers(options, file)
     asked_device = next((str(layer["device"]) for layer in reversed(layers) if "device" in layer), None)
     if stored is None or asked_device:
         layers.append({"device": device(asked_device or "auto")})
     else:
         device(stored.device)
     if stored is None:
-        config = resolve(layers, options["preset"] or "quick")
+        config = resolve(layers, preset or "quick")
         out = out or Path("runs") / running.new_run_name(config)
-        if options["preset"] is None and not as_json:
+        if preset is None and not as_json:
             click.echo(
                 "No --preset given, so the quick one holds (small nets, 64 px, 3 rounds). See `arena list`.", err=True
             )
     else:
         config = stored
-        if any(layers) or options["preset"]:
+        if any(layers) or preset:
             asked = over(stored, layers)
-            if options["preset"]:
-                asked = asked.model_copy(update={"preset": options["preset"]})
+            asked = asked.model_copy(update={"preset": preset or stored.preset})
             running.check_same(out, stored, asked)
     click.echo(f"{'Continuing' if stored else 'Run folder:'} {out}", err=True)
     shown = watch(config.rounds)
@@ -124,6 +126,10 @@ def run(**options: Any) -> None:
         shown.close()
         click.echo(f"arena: {stop}. Go on with: arena run --out {shlex.quote(str(out))}", err=True)
         raise click.exceptions.Exit(130) from None
+    except KeyboardInterrupt:
+        if (out / "run.json").exists():
+            click.echo(f"\nGo on from the last save with: arena run --out {shlex.quote(str(out))}", err=True)
+        raise
     finally:
         shown.close()
     if as_json:
@@ -142,7 +148,7 @@ def saving_on_signals() -> Iterator[None]:
         if stopping.is_set():
             raise KeyboardInterrupt
         stopping.set()
-        click.echo("arena: saving after this step (once more to stop at once)", err=True)
+        click.echo("arena: stopping after this step or phase (once more to stop at once)", err=True)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -2,6 +2,8 @@
 
 import difflib
 import inspect
+import re
+import reprlib
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -16,7 +18,7 @@ KINDS = {"generator": "gen", "detector": "detect"}
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class PlayerConfig(Strict):
@@ -107,7 +109,7 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
     """Safe YAML with duplicate keys refused. Raises InputError naming the place."""
     try:
         value = yaml.load(text, Loader=_Strict)
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise InputError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
     if value is None:
         return {}
@@ -146,12 +148,18 @@ def resolve(layers: Iterable[Mapping[str, Any]], preset: str = "quick") -> RunCo
     base.pop("about", None)
     for layer in (base, *layers):
         for key, value in layer.items():
+            if key == "preset" and layer is not base:
+                raise InputError("preset: it is chosen with --preset, since everything else stands on it.")
+            if key in KINDS and isinstance(value, Mapping) and "options" in value:  # as run.json has it
+                value = {"name": value.get("name"), **(value["options"] or {})}
             if key in KINDS and isinstance(value, str):
                 value = {"name": value}
             if key in merged and isinstance(merged[key], dict):
                 if not isinstance(value, Mapping):
-                    raise InputError(f"{key}: expected keywords, found {value!r}.")
+                    raise InputError(f"{key}: expected keywords, found {reprlib.repr(value)}.")
                 if key == "players":
+                    if not all(isinstance(options, Mapping | None) for options in value.values()):
+                        raise InputError(f"players: expected keywords for each name, found {reprlib.repr(value)}.")
                     value = {name: {**merged[key].get(name, {}), **(options or {})} for name, options in value.items()}
                 merged[key] = {**merged[key], **value}
             else:
@@ -167,15 +175,20 @@ def resolve(layers: Iterable[Mapping[str, Any]], preset: str = "quick") -> RunCo
 
 def player(kind: str, folder: str, given: Mapping[str, Any], players: Mapping[str, Any]) -> PlayerConfig:
     """Resolve {name, KEYWORD...} against its YAML and the preset's `players`."""
+    from arena.build import find
+
     options = dict(given)
     if "name" not in options:
         raise InputError(f"no {kind} given: --{kind} NAME, one of {', '.join(names(folder))}")
     name = str(options.pop("name"))
     own = read_named(folder, name)
     own.pop("about", None)
-    if "of" not in own:
-        raise InputError(f"configs/{folder}/{name}: expected `of: module:Class`.")
-    of = own.pop("of")
+    of = own.pop("of", None)
+    if not (isinstance(of, str) and re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", of)):
+        raise InputError(f"{kind} {name}: expected `of: module:Class`, found {reprlib.repr(of)}.")
+    needs = {"generator": ("fit", "sample"), "detector": ("fit", "score")}[kind]
+    if not (inspect.isclass(find(of)) and all(hasattr(find(of), method) for method in needs)):
+        raise InputError(f"{kind} {name}: {of} is no {kind}: expected a class with {' and '.join(needs)}.")
     preset = dict(players.get(name, {}))
     return PlayerConfig(name=name, of=of, options=check_options(f"{kind} {name}", of, {**own, **preset, **options}))
 
@@ -204,7 +217,7 @@ def check_options(who: str, of: str, options: Mapping[str, Any]) -> dict[str, An
     for key in options:
         if key not in fields:
             raise InputError(f"{who}: unknown key {key!r}{nearest(str(key), fields)}")
-    model = create_model("Options", __config__=ConfigDict(extra="forbid", strict=False), **fields)
+    model = create_model("Options", __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields)
     checked = validate(model, dict(options), who)
     return {key: _plain(getattr(checked, key)) for key in options}
 
@@ -233,7 +246,7 @@ def validate(model: type[BaseModel], value: Mapping[str, Any], who: str = "") ->
         if first["type"] == "missing":
             raise InputError(f"{prefix}{where} is missing.") from None
         raise InputError(
-            f"{prefix}{where}: {first['msg'][0].lower()}{first['msg'][1:]}, not {first['input']!r}"
+            f"{prefix}{where}: {first['msg'][0].lower()}{first['msg'][1:]}, not {reprlib.repr(first['input'])}"
         ) from None
 
 
@@ -256,12 +269,14 @@ def parse_set(pairs: Iterable[str]) -> dict[str, Any]:
             raise InputError(f"--set {pair}: expected KEY=VALUE, as in --set generator.width=32")
         try:
             value = yaml.load(text, Loader=_Strict)
-        except (yaml.YAMLError, RecursionError):
+        except (yaml.YAMLError, RecursionError, ValueError):
             value = text
         *outer, last = key.split(".")
         if len(outer) > 1 or (outer and outer[0] not in ("data", *KINDS)):
             raise InputError(f"--set {key}: expected KEY, data.KEY, generator.KEY or detector.KEY")
-        (layer.setdefault(outer[0], {}) if outer else layer)[last] = value
+        if outer and not isinstance(layer.setdefault(outer[0], {}), dict):
+            layer[outer[0]] = {"name": layer[outer[0]]}  # --set generator=NAME before --set generator.KEY=...
+        (layer[outer[0]] if outer else layer)[last] = value
     return layer
 
 

@@ -61,11 +61,16 @@ class Live(Silent):
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
         from rich.progress import TimeRemainingColumn as Remaining
+        from rich.table import Column
 
-        self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), Remaining(),
-            TextColumn("{task.fields[losses]}", style="dim"), console=Console(stderr=True), expand=False,
-        )  # fmt: skip
+        console = Console(stderr=True)
+        figures = (MofNCompleteColumn(), TimeElapsedColumn(), Remaining())
+        bar = (BarColumn(),) if console.width >= 140 else ()
+        losses = TextColumn(
+            "{task.fields[losses]}", style="dim", table_column=Column(no_wrap=True, overflow="ellipsis")
+        )
+        name = TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=24))
+        self.progress = Progress(name, *bar, *figures, losses, console=console)
         self.rounds = rounds
         self.all = self.progress.add_task("rounds", total=rounds, losses="")
         self.now = self.progress.add_task("data", total=None, losses="")

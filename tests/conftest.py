@@ -14,7 +14,7 @@ def _two_threads():
     """The same number of threads everywhere: sums on more threads round differently."""
     import torch
 
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    torch.set_num_threads(min(int(os.environ["OMP_NUM_THREADS"]), os.cpu_count() or 1))
 
 
 @pytest.fixture(scope="session")

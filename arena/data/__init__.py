@@ -18,7 +18,7 @@ from arena.seeds import rng
 
 Progress = Callable[[int, int], None]
 SPLITS = ("train", "val", "judge")
-FEWEST = 3  # images of a split and domain: below that no distance has an interval
+FEWEST = {"train": 3, "val": 1, "judge": 3}  # images of a domain: with fewer, no distance has an interval
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,10 @@ def open_source(config: DataConfig, needs: str, progress: Progress | None = None
     counts = Counter((row["split"], row["domain"]) for row in source.manifest)
     for split in SPLITS:
         for domain in source.domains:
-            if counts[split, domain] < FEWEST:
+            if counts[split, domain] < FEWEST[split]:
                 raise InputError(
                     f"{config.source} leaves {counts[split, domain]} images of domain {domain} for {split}; at least "
-                    f"{FEWEST} are needed. Give more images (or more sources: frames of one stay together)."
+                    f"{FEWEST[split]} are needed. Give more images (or more sources: frames of one stay together)."
                 )
     return source
 

@@ -68,6 +68,9 @@ def fid_of(
     Raises InputError for missing weights, folders without enough images, damaged images and files that do not fit.
     """
     paths = Path(real), Path(fake)
+    for path in paths:
+        if not _is_file(path):
+            image_files(path)  # a mistyped folder is said before missing weights are
     extractor: Extractor | None = None
     if not all(_is_file(path) for path in paths):
         extractor = make_extractor(features, dims, device, weights, batch_size)
@@ -195,7 +198,9 @@ def image_files(folder: str | Path) -> list[Path]:
     if not folder.is_dir():
         what = "a file of another kind" if folder.exists() else "nothing there"
         raise InputError(f"expected a folder of images or an .npz file at {folder}, got {what}. Check the path.")
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    return sorted(
+        p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
+    )
 
 
 def _is_file(path: Path) -> bool:
@@ -281,6 +286,8 @@ def _load_statistics(path: Path, extractor: Extractor | None) -> Statistics:
         reference = Reference.from_statistics(mean, covariance, n)
         if not np.allclose(reference.covariance, reference.covariance.T, atol=1e-6 * reference.covariance.max()):
             raise ValueError("sigma is not symmetric")
+        if (np.diag(covariance) < 0).any():
+            raise ValueError("sigma has negative variances")
         if protocol is not None and not {"distance", "features"} <= set(protocol):
             raise ValueError("its protocol does not name the distance and the features")
     except FileNotFoundError as error:

@@ -1,8 +1,10 @@
 """A user's mistake is one line with the remedy and exit code 2; nothing is half-written."""
 
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,8 +95,6 @@ def test_bad_images_are_skipped_up_to_a_limit(tmp_path, harm):
     assert not (tmp_path / "strict").exists()
     result = arena(*words, "--out", tmp_path / "run")
     assert result.exit_code == 0, result.output
-    import json
-
     data = json.loads((tmp_path / "run" / "summary.json").read_text())["data"]
     assert data["skipped"] == 1
     assert "img-3.png" in data["bad"][0][0]
@@ -133,17 +133,82 @@ def test_a_damaged_checkpoint(tmp_path):
     refused(arena("run", "--out", out), checkpoint.name, "damaged", "Delete it")
 
 
-def test_a_disk_that_fills_up(tmp_path):
+@pytest.mark.parametrize("size", ["600k", "2m", "8m"])
+def test_a_disk_that_fills_up(tmp_path, size):
     """A real small file system where one can be mounted; the atomic writer's own test covers the rest."""
     if os.geteuid() != 0 or sys.platform != "linux":
         pytest.skip("needs root to mount a small file system")
     small = tmp_path / "small"
     small.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(small)], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(small)], capture_output=True
+    ).returncode:
         pytest.skip("cannot mount a tmpfs here")
     try:
         result = arena("run", *WHO, "--out", small / "run")
         refused(result, "No space left on device", "--out")
         assert not list((small / "run").rglob("*.part"))
     finally:
-        subprocess.run(["umount", str(small)], check=True)
+        subprocess.run(["umount", "--lazy", str(small)], check=True)  # the images may still be mapped
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--set", "rounds=2024-13-45"],
+        ["--set", "rounds=" + "[" * 5000],
+        ["--set", "players={cyclegan: 3}"],
+        ["--evade", "inf"],
+        ["--set", "generator.lr=nan"],
+        ["--set", "generator.lr=-1"],
+        ["--set", "save_seconds=.inf"],
+        ["--set", "generator.jitter=0.5"],
+        ["--set", "generator.betas=[1.5, 2]"],
+        ["--set", "preset=paper"],
+        ["--out", "x" * 300],
+    ],
+)
+def test_strange_values(tmp_path, words, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refused(arena("run", *WHO, "--out", tmp_path / "run", *words))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("of", ["5", ".x:Y", "builtins:print", "os:system", "gen.cyclegan:Residual", "[1, 2]", ""])
+def test_strange_players(tmp_path, of):
+    path = tmp_path / "player.yaml"
+    path.write_text(f"of: {of}")
+    refused(arena("run", "--generator", path, "--detector", "spectrum"), "of")
+    refused(arena("run", "--generator", "cyclegan", "--detector", path), "of")
+
+
+def test_set_a_name_and_then_its_keywords(tmp_path):
+    result = arena("run", *WHO[2:], "--set", "generator=cyclegan", "--set", "generator.widht=3")
+    refused(result, "did you mean 'width'")
+
+
+def test_a_damaged_ledger_is_named(tmp_path):
+    out = tmp_path / "run"
+    assert arena("run", *WHO, "--out", out, "--rounds", "1", "--steps", "2").exit_code == 0
+    summary = (out / "summary.json").read_text()
+    round_json = (out / "rounds/00/round.json").read_text()
+    for name in ("summary.json", "rounds/00/round.json", "rounds/00/phases/6-record.json", "state/generator.json",
+                 "data/data.json", "data/manifest.jsonl", "run.json"):  # fmt: skip
+        kept = (out / name).read_text()
+        (out / "summary.json").unlink(missing_ok=True)
+        if "phases" in name:
+            (out / "rounds/00/round.json").unlink()
+        for text in ("{}", "[1]", "{", "7"):
+            (out / name).write_text(text)
+            refused(arena("run", "--out", out), Path(name).name)
+        (out / name).write_text(kept)
+        (out / "summary.json").write_text(summary)
+        (out / "rounds/00/round.json").write_text(round_json)
+
+
+def test_a_runs_settings_can_be_repeated(tmp_path):
+    words = ["run", *WHO, "--rounds", "1", "--steps", "2", "--set", "generator.width=4"]
+    assert arena(*words, "--out", tmp_path / "one").exit_code == 0
+    assert arena("run", "--config", tmp_path / "one" / "run.json", "--out", tmp_path / "two").exit_code == 0
+    one, two = (json.loads((tmp_path / name / "run.json").read_text())["settings"] for name in ("one", "two"))
+    assert one == two

@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from bitwise import equal
 
 from arena import build
 from arena.config import resolve
-from arena.errors import DivergedError
+from arena.errors import DivergedError, InputError
 from arena.evasion import evading
 from arena.ledger import Ledger
 from arena.run import run
@@ -221,3 +222,34 @@ def test_domains_weigh_alike_where_a_detector_is_judged():
     assert counts == {**expected, ("judge", "a"): 3, ("judge", "b"): 3}
     assert notes == ["5 judge images of domain b left out, so that both weigh alike"]
     assert balanced(given, ("a", "b"), 0) == (kept, notes)
+
+
+@pytest.mark.parametrize("lost", ["generator", "detector"])
+def test_a_lost_save_is_trained_again_to_the_same_end(tmp_path, player_file, monkeypatch, lost):
+    """The newest save is gone though its fit is recorded: the fit is done again, and nothing else changes."""
+    monkeypatch.setattr(Ledger, "trim_saves", lambda self: None)
+    players = player_file("planted:Shift"), player_file("planted:Colour")
+    settings = {"rounds": 2, "generator_steps": 6, "detector_steps": 6, "save_seconds": 0}
+    expected = play(tmp_path, *players, **settings)
+    root = tmp_path / "run"
+    newest = root / json.loads((root / f"state/{lost}.json").read_text())[0]["file"]
+    before, weights = torch.load(newest, weights_only=True), (root / f"rounds/01/{lost}.safetensors").read_bytes()
+    for file in (newest, root / "summary.json", root / f"rounds/01/{lost}.safetensors"):
+        file.unlink()
+    again = play(tmp_path, *players, **settings)
+    assert equal(torch.load(newest, weights_only=True), before)
+    assert (root / f"rounds/01/{lost}.safetensors").read_bytes() == weights
+    for a, b in zip(again["rounds"], expected["rounds"], strict=True):
+        assert equal([a[k] for k in ("quality", "before", "after")], [b[k] for k in ("quality", "before", "after")])
+
+
+def test_a_generator_that_evaded_is_not_trained_again_against_another_detector(tmp_path, player_file, monkeypatch):
+    monkeypatch.setattr(Ledger, "trim_saves", lambda self: None)
+    players = player_file("planted:Shift"), player_file("planted:Colour")
+    settings = {"rounds": 2, "evade": 1.0, "save_seconds": 0}
+    play(tmp_path, *players, **settings)
+    root = tmp_path / "run"
+    (root / json.loads((root / "state/generator.json").read_text())[0]["file"]).unlink()
+    (root / "summary.json").unlink()
+    with pytest.raises(InputError, match="has moved on"):
+        play(tmp_path, *players, **settings)
