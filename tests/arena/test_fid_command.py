@@ -304,5 +304,5 @@ def test_the_panel_adds_fid_where_its_weights_are(inception, monkeypatch, weight
 def test_auto_finds_no_weights_and_says_so_in_one_line(no_weights):
     panel = quality_panel("cpu")
     assert "fid" not in [distance.name for distance in panel.distances]
-    assert panel.note.startswith("No FID: the Inception weights of FID were not found. Download https://")
+    assert panel.note.startswith("No FID: its Inception weights are not on this machine")
     assert "\n" not in panel.note
