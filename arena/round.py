@@ -75,16 +75,15 @@ class Arena:
             "Source": "deepfake-arena",
             "Method": config.generator.short,
             "Run": self.run,
+            "Seed": str(config.seed),
         }
-        self.marks |= {"Seed": str(config.seed)}
         for name, player in (("generator", self.generator), ("detector", self.detector)):
             place(player, self.device)
-            ledger.load(player, name)
             self.catch_up(player, name)
 
     def catch_up(self, player: Any, name: str) -> None:
-        """Where a player's newest save is older than a fit that is recorded (somebody had to delete a damaged one),
-        let the run do these fits again. All else that is recorded stands: the fit comes to the same end.
+        """Bring a player to its newest save. Where that is older than a fit that is recorded (somebody had to delete a
+        damaged one), let the run do the fit again; all else that is recorded stands, since it comes to the same end.
         """
         entry, steps = self.ledger.load(player, name), getattr(self.config, f"{name}_steps")
         number = {"generator": 1, "detector": 4}[name]
