@@ -14,6 +14,7 @@ import click
 
 import arena
 from arena.errors import DivergedError, InputError, StoppedError
+from arena.terminal import bar, example
 
 # Torch's threads (GNU OpenMP's) by default spin for long while they wait for each other: on a machine that does
 # anything else beside, a step then takes up to ten times as long. Read when torch is imported, inside the commands.
@@ -39,10 +40,6 @@ class Commands(click.Group):
 
             raise click.UsageError(f"no command {args[0]!r}{nearest(args[0], self.list_commands(ctx))}")
         return super().resolve_command(ctx, args)
-
-
-def example(text: str) -> str:
-    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in text.strip().splitlines())
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog=example("""
@@ -307,25 +304,3 @@ def stats(folder: Path, out: Path, dims: str, device: str, as_json: bool, **opti
     with bar("images", as_json) as progress:
         found = write_statistics(folder, out, dims=int(dims), device=check_device(device), progress=progress, **options)
     click.echo(json.dumps(found, indent=1) if as_json else f"{out}: statistics of {found['n']} images")
-
-
-class bar:
-    """A progress bar on a terminal, nothing elsewhere: `with bar(...) as progress: progress(done, total)`."""
-
-    def __init__(self, what: str, quiet: bool):
-        self.what, self.quiet = what, quiet or not sys.stderr.isatty()
-
-    def __enter__(self) -> Any:
-        if self.quiet:
-            return None
-        from rich.console import Console
-        from rich.progress import Progress
-
-        self.progress = Progress(console=Console(stderr=True))
-        task = self.progress.add_task(self.what, total=None)
-        self.progress.start()
-        return lambda done, total: self.progress.update(task, completed=done, total=total)
-
-    def __exit__(self, *_: Any) -> None:
-        if not self.quiet:
-            self.progress.stop()

@@ -1,0 +1,96 @@
+"""A trained player from what a run left behind: its folder, one of its checkpoints, or one round's weights."""
+
+from pathlib import Path
+from typing import Any
+
+from arena.build import build
+from arena.config import RunConfig, validate
+from arena.errors import InputError
+from arena.files import read_json
+
+MAX_BYTES = 8 << 30
+
+
+def open_player(path: Path, kind: str) -> tuple[Any, dict[str, str]]:
+    """A run's "generator" or "detector", on the CPU, and where it comes from: Method, Run, Round, Seed.
+
+    `path` is a run folder (its newest save), a `state/*.ckpt` or a `rounds/*/*.safetensors` inside one. Nothing is
+    unpickled. Raises InputError naming the file and what to do.
+    """
+    path = Path(path)
+    root = next((folder for folder in (path, *path.resolve().parents) if (folder / "run.json").is_file()), None)
+    if not path.exists():
+        raise InputError(f"{path} does not exist. Give a run folder, or a checkpoint inside one.")
+    if root is None:
+        raise InputError(
+            f"{path} is no run, nor a file of one: there is no run.json. Give the folder `arena run` named."
+        )
+    stored = read_json(root / "run.json")
+    if not isinstance(stored, dict) or "settings" not in stored:
+        raise InputError(f"{root / 'run.json'} is damaged: it has no settings.")
+    config: RunConfig = validate(RunConfig, stored["settings"], str(root / "run.json"))
+    player = build(getattr(config, kind), config.seed, kind)
+    file = path if path.is_file() else newest(root, kind)
+    if not file.name.startswith(kind):
+        raise InputError(f"{file} holds no {kind}. Give the run folder, or a file whose name begins with {kind}.")
+    state = read_state(file)
+    load(player, state, file)
+    number = file.parent.name if file.suffix == ".safetensors" else file.stem.split("-")[1]
+    return player, {
+        "Method": getattr(config, kind).short, "Run": root.resolve().name, "Round": str(int(number)),
+        "Seed": str(config.seed),
+    }  # fmt: skip
+
+
+def newest(root: Path, kind: str) -> Path:
+    """The newest save of a run."""
+    pointer = root / "state" / f"{kind}.json"
+    entries = read_json(pointer) if pointer.exists() else []
+    for entry in entries if isinstance(entries, list) else []:
+        file = root / str(entry.get("file")) if isinstance(entry, dict) else root
+        if file.is_file():
+            return file
+    raise InputError(f"{root} holds no trained {kind} yet. Let `arena run --out {root}` get further.")
+
+
+def read_state(file: Path) -> dict[str, Any]:
+    """part.entry -> tensor, of the player's modules."""
+    import torch
+
+    if file.stat().st_size > MAX_BYTES:
+        raise InputError(f"{file} is larger than {MAX_BYTES >> 30} GB: that is no checkpoint of the lab.")
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(file)
+        saved = torch.load(file, map_location="cpu", weights_only=True)
+        return {
+            f"{part}.{key}": value
+            for part, state in saved.items()
+            if isinstance(state, dict)
+            for key, value in state.items()
+            if isinstance(value, torch.Tensor)
+        }
+    except Exception as error:  # every library has its own way to say that a file is damaged
+        raise InputError(f"{file} is damaged or no checkpoint ({' '.join(str(error).split())[:120]}).") from error
+
+
+def load(player: Any, state: dict[str, Any], file: Path) -> None:
+    """Bring the player's modules to a state; everything that the modules have must be there."""
+    from torch import nn
+
+    from arena.ledger import parts
+
+    for name, part in parts(player).items():
+        if not isinstance(part, nn.Module):
+            continue
+        own = {key[len(name) + 1 :]: value for key, value in state.items() if key.startswith(f"{name}.")}
+        own = {key: value for key, value in own.items() if not key.endswith("_extra_state")}
+        try:
+            missing, unexpected = part.load_state_dict(own, strict=False)
+        except RuntimeError as error:
+            raise InputError(f"{file} does not fit {name}: {' '.join(str(error).split())[:160]}.") from error
+        missing = [key for key in missing if not key.endswith("_extra_state")]
+        if missing or unexpected:
+            raise InputError(f"{file} does not fit {name}: {[*missing, *unexpected][0]} does not match.")
