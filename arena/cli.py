@@ -60,7 +60,7 @@ arena run --out runs/my-run        continue it where it stopped, whatever stoppe
 """))  # fmt: skip
 @click.option("--generator", metavar="NAME", help="Who makes the fakes: a name of `arena list`, or a YAML file.")
 @click.option("--detector", metavar="NAME", help="Who hunts them: a name of `arena list`, or a YAML file.")
-@click.option("--data", metavar="FOLDER", help="faces (embedded, synthetic; the default) or a folder of images.")
+@click.option("--data", metavar="FOLDER", help="faces or faces-two (embedded, synthetic), or a folder of images.")
 @click.option("--rounds", type=int, help="Rounds to play.")
 @click.option("--steps", type=int, help="Training steps of each player in each round.")
 @click.option("--size", type=int, help="Side of the images, px.")
@@ -158,7 +158,7 @@ def saving_on_signals() -> Iterator[None]:
 
 def option_layers(options: dict[str, Any], file: dict[str, Any]) -> list[dict[str, Any]]:
     """The layers over the preset: the file, the options, --set; only what was given."""
-    from arena.config import parse_set
+    from arena.config import EMBEDDED, parse_set
 
     direct = {key: options[key] for key in ("rounds", "precision", "seed", "evade", "generator", "detector", "device")}
     if options["steps"] is not None:
@@ -169,7 +169,7 @@ def option_layers(options: dict[str, Any], file: dict[str, Any]) -> list[dict[st
     data = {"source": options["data"], "size": options["size"], "max_bad": options["max_bad"]}
     data["max_pixels"] = options["max_pixels"]
     data = {key: value for key, value in data.items() if value is not None}
-    if data.get("source") not in (None, "faces"):
+    if data.get("source") not in (None, *EMBEDDED):
         data["source"] = str(Path(data["source"]).resolve())
     if data:
         direct["data"] = data
@@ -215,6 +215,7 @@ def list_(as_json: bool) -> None:
         "detectors": {name: read_named("detect", name).get("about", "") for name in names("detect")},
         "data": {
             "faces": "Embedded synthetic faces, dark-haired and fair-haired; no real person, nothing to download",
+            "faces-two": "Two people of the embedded faces; the exact swap is known, so a face swap can be scored",
             "FOLDER": "Your images: trainA/ trainB/ testA/ testB/, A/ B/, class folders, or any folder",
         },
         "presets": {name: read_named("run", name).get("about", "") for name in names("run")},

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from arena.errors import InputError
 
 KINDS = {"generator": "gen", "detector": "detect"}
+EMBEDDED = ("faces", "faces-two")  # the data that the lab draws itself
 
 
 class Strict(BaseModel):
@@ -34,13 +35,14 @@ class PlayerConfig(Strict):
 
 
 class DataConfig(Strict):
-    """What is played on: `source` is "faces" (embedded, procedural) or a folder."""
+    """What is played on: `source` is "faces" or "faces-two" (embedded, procedural), or a folder."""
 
     source: str = "faces"
     size: int = Field(64, ge=32, le=1024, multiple_of=4, description="side of every image, px")
     resize: Literal["bicubic", "lanczos", "bilinear"] = Field("bicubic", description="Pillow's antialiased filter")
     codec: str = Field("png", pattern=r"^(png|jpeg-\d{1,3})$", description="what reals and fakes alike are stored as")
     seed: int = Field(0, ge=0, description="of the faces and of the split")
+    people: list[int] = Field([0, 1], min_length=2, max_length=2, description="faces-two: who they are (identities)")
     train: int = Field(300, ge=2, le=1_000_000, description="faces a domain")
     val: int = Field(50, ge=2, le=1_000_000, description="faces a domain")
     judge: int = Field(200, ge=2, le=1_000_000, description="faces a domain")
@@ -146,7 +148,8 @@ def resolve(layers: Iterable[Mapping[str, Any]], preset: str = "quick") -> RunCo
     merged: dict[str, Any] = {"generator": {}, "detector": {}, "data": {}, "players": {}}
     base = {**read_named("run", preset), "preset": preset}
     base.pop("about", None)
-    for layer in (base, *layers):
+    layers = list(layers)
+    for layer in (base, *at_home(base, layers), *layers):
         for key, value in layer.items():
             if key == "preset" and layer is not base:
                 raise InputError("preset: it is chosen with --preset, since everything else stands on it.")
@@ -169,8 +172,18 @@ def resolve(layers: Iterable[Mapping[str, Any]], preset: str = "quick") -> RunCo
         merged[kind] = player(kind, folder, merged[kind], players).model_dump()
     if merged.get("baseline"):
         read_named("detect", merged["baseline"])
-    config = validate(RunConfig, merged)
-    return fill_horizon(config)
+    return fill_from_run(validate(RunConfig, merged))
+
+
+def at_home(base: dict[str, Any], layers: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """What the chosen generator brings along: its YAML's `data`, and the preset's settings `with` it."""
+    settings = base.pop("with", {})
+    given = [layer["generator"] for layer in (base, *layers) if "generator" in layer]
+    named = [value if isinstance(value, str) else value.get("name") for value in given if value]
+    if not named or not isinstance(named[-1], str):
+        return []
+    data = read_named("gen", named[-1]).get("data")
+    return [*([{"data": {"source": data}}] if data else []), settings.get(named[-1], {})]
 
 
 def player(kind: str, folder: str, given: Mapping[str, Any], players: Mapping[str, Any]) -> PlayerConfig:
@@ -183,6 +196,7 @@ def player(kind: str, folder: str, given: Mapping[str, Any], players: Mapping[st
     name = str(options.pop("name"))
     own = read_named(folder, name)
     own.pop("about", None)
+    own.pop("data", None)
     of = own.pop("of", None)
     if not (isinstance(of, str) and re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", of)):
         raise InputError(f"{kind} {name}: expected `of: module:Class`, found {reprlib.repr(of)}.")
@@ -222,14 +236,18 @@ def check_options(who: str, of: str, options: Mapping[str, Any]) -> dict[str, An
     return {key: _plain(getattr(checked, key)) for key in options}
 
 
-def fill_horizon(config: RunConfig) -> RunConfig:
-    """Give a generator whose schedule has a horizon (`steps`) the run's own length, unless it was said."""
+def fill_from_run(config: RunConfig) -> RunConfig:
+    """Give a player that asks for them the run's length (`steps`) and image size (`size`), unless they were said."""
     from arena.build import find
 
-    if "steps" not in inspect.signature(find(config.generator.of)).parameters or "steps" in config.generator.options:
-        return config
-    options = {**config.generator.options, "steps": config.rounds * config.generator_steps}
-    return config.model_copy(update={"generator": config.generator.model_copy(update={"options": options})})
+    filled = {}
+    for kind in KINDS:
+        found: PlayerConfig = getattr(config, kind)
+        known = {"steps": config.rounds * getattr(config, f"{kind}_steps"), "size": config.data.size}
+        asked = inspect.signature(find(found.of)).parameters
+        options = {key: value for key, value in known.items() if key in asked and key not in found.options}
+        filled[kind] = found.model_copy(update={"options": {**found.options, **options}})
+    return config.model_copy(update=filled)
 
 
 def validate(model: type[BaseModel], value: Mapping[str, Any], who: str = "") -> Any:

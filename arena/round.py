@@ -49,16 +49,21 @@ class Way:
 
 
 def ways(needs: str, domains: tuple[str, ...]) -> list[Way]:
-    """Both directions of a translator between two domains; for anything else, each domain onto itself."""
+    """Both directions of a translator between two domains; from noise to the one domain of a maker of stills."""
     if needs == "domains":
         a, b = domains
         return [Way("a2b", a, b, False), Way("b2a", b, a, True)]
-    return [Way(domain if len(domains) > 1 else "", domain, domain, False) for domain in domains]
+    (domain,) = domains
+    return [Way("", domain, domain, False)]
 
 
 def spread(store: Store) -> torch.Tensor:
     """The same few images of a store in every round, evenly spread: neighbours may be views of one thing."""
-    return store[np.linspace(0, len(store) - 1, min(PANEL, len(store))).round().astype(int).tolist()]
+    return store[spread_rows(len(store))]
+
+
+def spread_rows(n: int) -> list[int]:
+    return np.linspace(0, n - 1, min(PANEL, n)).round().astype(int).tolist()
 
 
 class Arena:
@@ -69,6 +74,7 @@ class Arena:
         self.device: torch.device = fabric.device
         self.generator, self.detector = players
         self.ways = ways(self.generator.needs, data.domains)
+        self.has_source = self.generator.needs != "stills"
         self.run = ledger.root.resolve().name
         self.marks = {
             "Synthetic": "true",
@@ -110,6 +116,7 @@ class Arena:
             self.ledger.write(name, {
                 "round": r,
                 "quality": done["record"]["quality"],
+                "truth": done["record"].get("truth", {}),
                 "before": done["judge before"]["scores"],
                 "after": done["judge after"]["scores"],
                 "baseline": done["judge after"]["baseline"],
@@ -208,7 +215,8 @@ class Arena:
         """The judged fakes as files that people and other tools can open, each with its marks."""
         marks = self.marks | {"Round": str(r)}
         for i, source in enumerate(self.data.sources["judge", way.source].names):
-            picture = png(store[[i]][0].permute(1, 2, 0).numpy(), marks | {"Made from": source})
+            origin = {"Made from": source} if self.has_source else {}
+            picture = png(store[[i]][0].permute(1, 2, 0).numpy(), marks | origin)
             self.ledger.write_bytes(self.png_name(r, way, i), picture, durable=False)
 
     def png_name(self, r: int, way: Way, i: int) -> str:
@@ -222,9 +230,10 @@ class Arena:
             for way in self.ways:
                 for i, name in enumerate(self.data.sources[split, way.source].names):
                     png = {"png": self.png_name(r, way, i)} if split == "judge" else {}
+                    origin = {"source": name} if self.has_source else {}
                     yield {
                         "synthetic": True, "file": self.fakes_name(r, split, way), "row": i, **png, "split": split,
-                        "source": name, "method": self.config.generator.short, "run": self.run,
+                        **origin, "method": self.config.generator.short, "run": self.run,
                         "round": r, "seed": self.config.seed,
                     }  # fmt: skip
 
@@ -233,7 +242,10 @@ class Arena:
         return [
             Store(
                 self.ledger.read_images(self.fakes_name(r, split, way)),
-                [f"fake of round {r}: {name}" for name in self.data.reals[split, way.source].names],
+                [
+                    f"fake of round {r}: {name if self.has_source else i}"
+                    for i, name in enumerate(self.data.reals[split, way.source].names)
+                ],
             )
             for way in self.ways
         ]
@@ -291,7 +303,19 @@ class Arena:
             scores = self.panel.score(store[:], reals[:], others[:])
             quality |= {way.of(metric): value for metric, value in scores.items()}
         self.draw_sheets(r, fakes)
-        return {"quality": quality}
+        return {"quality": quality, "truth": self.truth_scores(r, fakes)}
+
+    def truth_scores(self, r: int, fakes: list[Store]) -> dict[str, Any]:
+        """Where the exact swap is known (two people of the embedded faces): how near the fakes come to it."""
+        if not self.data.people or not self.has_source:
+            return {}
+        from arena.metrics.swap import swap_scores
+
+        found: dict[str, Any] = {}
+        for way, store in zip(self.ways, fakes, strict=True):
+            scores = swap_scores(store[:], self.swapped(way), self.data.sources["train", way.target][:])
+            found |= {way.of(name): score for name, score in scores.items()}
+        return found
 
     @property
     def panel(self) -> Any:
@@ -304,12 +328,13 @@ class Arena:
     def draw_sheets(self, r: int, fakes: list[Store]) -> None:
         """A fixed panel (source, fake, a real of the fake's kind), and the fakes easiest and hardest to detect."""
         folder = f"rounds/{r:02d}"
-        rows = []
+        rows, labels = [], []
         for way, store in zip(self.ways, fakes, strict=True):
-            rows += [spread(self.data.reals["judge", way.source]), spread(store)]
-            rows += [spread(self.data.reals["judge", way.target])]
+            for label, images in self.panel_rows(way, store):
+                rows.append(images)
+                labels.append(label)
         part = "contains synthetic images: every row but sources and reals"
-        marks = self.marks | {"Synthetic": part, "Round": str(r), "Description": "rows: source, fake, real"}
+        marks = self.marks | {"Synthetic": part, "Round": str(r), "Description": f"rows: {', '.join(labels)}"}
         self.ledger.write_bytes(f"{folder}/sheet.png", png(sheet(rows), marks))
 
         found = self.ledger.read_arrays(f"{folder}/scores.npz")["after_fake"]
@@ -326,6 +351,20 @@ class Arena:
             for kind, rows in (("easiest", easiest), ("hardest", hardest))
         })  # fmt: skip
         self.ledger.write_lines(f"{folder}/pictures.jsonl", [
-            {"file": f"{folder}/{name}.png", "contains": "synthetic images", "what": what, **self.marks, "Round": r}
-            for name, what in (("sheet", "source, fake, real"), ("extremes", "fakes easiest, hardest to detect"))
+            {"file": f"{folder}/{name}.png", "contains": "synthetic images", "rows": what, **self.marks, "Round": r}
+            for name, what in (("sheet", labels), ("extremes", ["easiest to detect", "hardest to detect"]))
         ])  # fmt: skip
+
+    def panel_rows(self, way: Way, store: Store) -> Iterator[tuple[str, torch.Tensor]]:
+        """The rows of a sample sheet for one direction: source, itself rebuilt, its fake, the exact swap."""
+        name = {"a2b": ("A", "A as B"), "b2a": ("B", "B as A"), "": ("real", "fake")}[way.name]
+        source = self.data.sources["judge", way.source]
+        yield name[0], spread(source)
+        if hasattr(self.generator, "reconstruct"):
+            keywords = {"reverse": True} if way.reverse else {}
+            with torch.inference_mode():
+                rebuilt = self.generator.reconstruct(to_float(spread(source).to(self.device)), **keywords)
+            yield f"{name[0]} rebuilt", to_uint8(rebuilt).cpu()
+        yield name[1], spread(store)
+        if self.data.people and self.has_source:
+            yield f"the exact {name[1]}", self.data.exact_swap("judge", way.source, way.target, spread_rows(len(store)))

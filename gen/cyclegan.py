@@ -255,9 +255,15 @@ class CycleGAN:
 
     def sample(self, source: Tensor, *, rng: torch.Generator, reverse: bool = False) -> Tensor:
         """Translate images of A to B, or of B to A with `reverse`. B 3 H W -> B 3 H W; `rng` is not drawn from."""
+        return self.translator(reverse).eval()(source)
+
+    def reconstruct(self, images: Tensor, *, reverse: bool = False) -> Tensor:
+        """Images of A (of B with `reverse`) there and back again: the cycle of section 3.2. B 3 H W -> B 3 H W."""
+        return self.translator(not reverse).eval()(self.translator(reverse).eval()(images))
+
+    def translator(self, reverse: bool) -> nn.Module:
         name = "f" if reverse else "g"
-        net = getattr(self, f"{name}_ema" if self.has_ema else name)
-        return net.eval()(source)
+        return getattr(self, f"{name}_ema" if self.has_ema else name)
 
 
 def set_grad(flag: bool, *nets: nn.Module) -> None:

@@ -17,7 +17,9 @@ def no_penalty(images: Tensor) -> Tensor:
 class Generator(Protocol):
     """A method that makes fakes. Its nets, EMAs, optimizers and schedulers are plain attributes.
 
-    Images are float, B C H W, in [-1, 1].
+    Images are float, B C H W, in [-1, 1]. `needs` says what a batch is: (x,) stills, (a, b) unpaired images of two
+    domains, (a, b) pairs. A generator that can also give an image back has, besides, `reconstruct(images, *, reverse)`;
+    one with a latent space has what gen/latent.py lists.
     """
 
     needs: Literal["stills", "domains", "pairs"]
@@ -33,5 +35,8 @@ class Generator(Protocol):
         ...
 
     def sample(self, source: Tensor, *, rng: torch.Generator, reverse: bool = False) -> Tensor:
-        """Fakes (B C H W) for a batch of sources. `reverse` takes the second domain to the first (domains only)."""
+        """Fakes (B C H W) for a batch of sources; for stills only their number, size and device matter.
+
+        `reverse` takes the second domain to the first (domains only).
+        """
         ...

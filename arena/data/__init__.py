@@ -4,12 +4,12 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from arena.config import DataConfig
+from arena.config import EMBEDDED, DataConfig
 from arena.data.codec import store_as
 from arena.data.feeds import Store
 from arena.errors import InputError
@@ -26,13 +26,29 @@ class Data:
     """A run's images, one Store a split and domain. `summary` goes to summary.json.
 
     `sources` are what a generator gets, `reals` what a detector gets: the same images after the run's codec, which the
-    fakes pass through as well.
+    fakes pass through as well. `indices` are the rendered faces' numbers (empty for a folder).
     """
 
     domains: tuple[str, ...]
     sources: Mapping[tuple[str, str], Store]
     reals: Mapping[tuple[str, str], Store]
     summary: dict[str, Any]
+    indices: Mapping[tuple[str, str], list[int]]
+
+    @property
+    def people(self) -> dict[str, int] | None:
+        """faces-two: the faces' `seed`, and who is shown in domains `a` and `b`; None for other data."""
+        return self.summary.get("people")
+
+    def exact_swap(self, split: str, domain: str, target: str, rows: list[int] | None = None) -> Tensor:
+        """faces-two: the pictures of a split and domain (or some rows of them) with the other person in them."""
+        from arena.data.faces import swap
+
+        assert self.people
+        indices = self.indices[split, domain]
+        chosen = indices if rows is None else [indices[row] for row in rows]
+        size = self.sources[split, domain].images.shape[-1]
+        return swap(self.people["seed"], chosen, size, identity=self.people[target]).image
 
     def sources_of(self, split: str) -> list[Store]:
         return [self.sources[split, domain] for domain in self.domains]
@@ -44,9 +60,13 @@ class Data:
 def open_source(config: DataConfig, needs: str, progress: Progress | None = None) -> "FacesSource | FolderSource":
     """Find and check the images; nothing is written.
 
-    Raises InputError where the folder is no data, or cannot give what the generator needs ("stills" or "domains").
+    For a generator that needs "stills" all domains are one, `all`. Raises InputError where the folder is no data, or
+    cannot give what the generator needs ("stills" or "domains").
     """
-    source = FacesSource(config) if config.source == "faces" else FolderSource(config, progress)
+    if needs not in ("stills", "domains"):
+        raise InputError(f"this generator needs {needs}, which no data here can give yet.")
+    together = needs == "stills"
+    source = FacesSource(config, together) if config.source in EMBEDDED else FolderSource(config, progress, together)
     if needs == "domains" and len(source.domains) != 2:
         raise InputError(
             f"this generator translates between two domains, and {config.source} has {len(source.domains)} "
@@ -107,8 +127,11 @@ def open_data(ledger: Ledger, codec: str) -> Data:
     """The images that the ledger holds."""
     stored = ledger.read("data/data.json", "domains", "images")
     names: dict[tuple[str, str], list[str]] = {}
+    indices: dict[tuple[str, str], list[int]] = {}
     for row in ledger.read_lines("data/manifest.jsonl", {"name", "split", "domain"}):
         names.setdefault((row["split"], row["domain"]), []).append(row["name"])
+        if "index" in row:
+            indices.setdefault((row["split"], row["domain"]), []).append(row["index"])
     domains = tuple(stored["domains"])
 
     def stores(suffix: str) -> dict[tuple[str, str], Store]:
@@ -118,7 +141,7 @@ def open_data(ledger: Ledger, codec: str) -> Data:
             for domain in domains
         }
 
-    return Data(domains, stores(""), stores("" if codec == "png" else f"-{codec}"), stored)
+    return Data(domains, stores(""), stores("" if codec == "png" else f"-{codec}"), stored, indices)
 
 
 def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -133,39 +156,53 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 class FacesSource:
-    """The embedded procedural faces: domain a has dark hair, domain b fair hair; no face is in two of anything."""
+    """The embedded procedural faces; no picture is in two of anything.
 
-    domains = ("a", "b")
-    STYLES: ClassVar = {"a": "dark", "b": "fair"}
+    `faces`: domain a has dark hair, domain b fair hair; `together` there is one domain of anybody. `faces-two`: a shows
+    one person, b another one, so that the exact swap of every picture is known; `people` in the summary says who.
+    """
 
-    def __init__(self, config: DataConfig):
+    def __init__(self, config: DataConfig, together: bool = False):
         self.config = config
         counts = {"train": config.train, "val": config.val, "judge": config.judge}
         self.summary: dict[str, Any] = {
-            "name": "faces",
+            "name": config.source,
             "skipped": 0,
             "duplicates": 0,
             "resize": "rendered at this size",
         }
+        casts: dict[str, dict[str, Any]]
+        if config.source == "faces-two":
+            if config.people[0] == config.people[1]:
+                raise InputError(f"data.people: expected two different people, not {config.people[0]} twice.")
+            casts = {domain: {"identity": who} for domain, who in zip("ab", config.people, strict=True)}
+            self.summary["people"] = {"seed": config.seed, **dict(zip("ab", config.people, strict=True))}
+        elif together:
+            casts = {"all": {}}
+        else:
+            casts = {"a": {"style": "dark"}, "b": {"style": "fair"}}
         self.manifest: list[dict[str, Any]] = []
         self._images: dict[str, Tensor] = {}
-        for d, domain in enumerate(self.domains):
+        for d, (domain, cast) in enumerate(casts.items()):
             for s, split in enumerate(SPLITS):
                 first = (d * len(SPLITS) + s) * 1_000_000
-                self._add(split, domain, range(first, first + counts[split]))
+                self._add(split, domain, range(first, first + counts[split]), cast)
+        if together:
+            self.manifest = [row | {"domain": "all"} for row in self.manifest]
+        self.domains = ("all",) if together else tuple(casts)
 
-    def _add(self, split: str, domain: str, indices: range) -> None:
+    def _add(self, split: str, domain: str, indices: range, cast: dict[str, Any]) -> None:
         from arena.data.faces import render
 
         size = self.config.size
-        images = render(self.config.seed, indices, size, style=self.STYLES[domain]).image
+        images = render(self.config.seed, indices, size, **cast).image
         for index, image in zip(indices, images, strict=True):
-            name = f"faces/{self.config.seed}/{domain}/{index:07d}"
+            name = f"{self.config.source}/{self.config.seed}/{domain}/{index:07d}"
             self._images[name] = image
             self.manifest.append({
                 "name": name, "sha256": hashlib.sha256(image.numpy().tobytes()).hexdigest(), "width": size,
                 "height": size, "format": "rendered", "bytes": image.numel(), "domain": domain, "group": name,
-                "split": split,
+                "split": split, "index": index,
             })  # fmt: skip
 
     def images(self, rows: list[dict[str, Any]]) -> Iterator[Tensor]:
@@ -176,7 +213,7 @@ class FacesSource:
 class FolderSource:
     """A folder of images (see arena/data/folders.py for the layouts)."""
 
-    def __init__(self, config: DataConfig, progress: Progress | None = None):
+    def __init__(self, config: DataConfig, progress: Progress | None = None, together: bool = False):
         from arena.data import folders
 
         self.config = config
@@ -184,8 +221,10 @@ class FolderSource:
             config.source, seed=config.seed, group=config.group, max_bad=config.max_bad, max_pixels=config.max_pixels,
             progress=progress,
         )  # fmt: skip
-        self.domains = self.folder.domains
+        self.domains = ("all",) if together else self.folder.domains
         self.manifest = folders.manifest_rows(self.folder)
+        if together:
+            self.manifest = [row | {"domain": "all"} for row in self.manifest]
         self.items = {item.name: item for item in self.folder.items}
         self.summary: dict[str, Any] = {
             "name": self.folder.root.name, "layout": self.folder.layout, "group_rule": self.folder.group_rule,

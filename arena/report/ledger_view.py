@@ -68,12 +68,28 @@ class Distance:
 
 
 @dataclass(frozen=True)
+class Truth:
+    """One measure against the exact swap: what the fakes reach, and what `references` (a copy, a mean face) reach."""
+
+    name: str
+    direction: str
+    estimate: Estimate
+    n: float | None
+    what: str
+    references: dict[str, float]
+
+
+REFERENCES = {"copy": "copying the source", "mean": "mean face", "floor": "the exact swap itself", "chance": "chance"}
+
+
+@dataclass(frozen=True)
 class Round:
     number: int
     before: Score | None = None
     after: Score | None = None
     baseline: Score | None = None
     distances: list[Distance] = field(default_factory=list)
+    truths: list[Truth] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
 
@@ -138,7 +154,16 @@ def _round(entry: Mapping[str, Any]) -> Round:
         name, _, direction = key.partition(":")
         n, floor, features = number(given.get("n")), number(given.get("floor")), str(given.get("features") or "")
         distances.append(Distance(name, direction, estimate, n, floor, features))
+    truths = []
+    for key, given in mapping(entry.get("truth")).items():
+        estimate = _estimate(given, "value", "low", "high")
+        if estimate is not None:
+            name, _, direction = key.partition(":")
+            references = {kind: found for kind in REFERENCES if (found := number(given.get(kind))) is not None}
+            what = str(given.get("what") or name)
+            truths.append(Truth(name, direction, estimate, number(given.get("n")), what, references))
     return Round(
+        truths=truths,
         number=entry["round"],
         before=_score(entry.get("before")),
         after=_score(entry.get("after")),

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
 
+from arena.config import EMBEDDED
 from arena.report import ledger_view as view
 from arena.report import plots, round_files, table, words
 from arena.report.ledger_view import Estimate, Round, Score, directions, distance_names, family_of, mapping, player
@@ -67,7 +68,7 @@ def render(run: Path) -> str:
         generator=player(summary, "generator"),
         detector=player(summary, "detector"),
         data_name=str(mapping(summary.get("data")).get("name") or mapping(settings.get("data")).get("source") or ""),
-        all_synthetic=mapping(settings.get("data")).get("source") == "faces",
+        all_synthetic=mapping(settings.get("data")).get("source") in EMBEDDED,
         verdict=words.verdict(summary),
         citation=words.citation(summary),
         badges=badges(summary, here.rounds),
@@ -75,6 +76,7 @@ def render(run: Path) -> str:
         table=table.round_table(summary),
         curves=detection_curves(here.rounds),
         distances=distance_curves(here.rounds),
+        truths=table.truth_table(summary),
         histograms=histograms(here),
         **pictures(here),
         losses=losses(here),
@@ -235,8 +237,8 @@ def pictures(here: Gatherer) -> dict[str, Any]:
             listed = {kind: entries[:16] for kind, entries in lists.items()}
             extremes.append({"round": number, "picture": found.get(("extremes", number)), "lists": listed})
     sheets = [found["sheet", number] for number in here.shown if ("sheet", number) in found]
-    ways = directions(here.rounds, view.main_distance(here.rounds) or "")
-    return {"sheets": sheets, "extremes": extremes, "ways": ways}
+    rows = here.file(round_files.read_rows, here.folder(sheets[0]["round"]) / "pictures.jsonl") if sheets else None
+    return {"sheets": sheets, "extremes": extremes, "rows": rows or []}
 
 
 def _picture(number: int, picture: Picture, path: Path) -> dict[str, Any]:

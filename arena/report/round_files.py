@@ -118,6 +118,18 @@ def read_extremes(path: Path) -> dict[str, list[tuple[str, float | None]]] | Non
         raise Damaged("not a readable list of the easiest and hardest fakes") from error
 
 
+def read_rows(path: Path) -> list[str] | None:
+    """What the rows of the sample sheet show, from the list of a round's pictures."""
+    if not path.is_file():
+        return None
+    try:
+        entries = [json.loads(line) for line in path.read_bytes().splitlines()]
+        rows = next(entry["rows"] for entry in entries if str(entry["file"]).endswith("sheet.png"))
+        return [str(row)[:100] for row in rows[:16]]
+    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
+        raise Damaged("not a readable list of pictures") from error
+
+
 def read_manifest(path: Path) -> Manifest | None:
     """Count what stands in the manifest; lines that are no JSON objects are counted, not fatal."""
     if not path.is_file():

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from arena.report.ledger_view import Estimate, Score, directions, main_distance, rounds_of
+from arena.report.ledger_view import REFERENCES, Estimate, Score, directions, main_distance, rounds_of
 
 Form = Callable[[float | None], str]
 MISSING = "–"
@@ -55,6 +55,25 @@ def round_table(summary: Mapping[str, Any], *, brief: bool = False) -> Table:
 
 def _auc(score: Score) -> str:
     return two_lines(score.auc, unit) if score.auc else MISSING
+
+
+def truth_table(summary: Mapping[str, Any], *, most: int = 5) -> Table:
+    """Measures against the exact swap: one row each, a column a round (`most` of them), then what references reach."""
+    rounds = [entry for entry in rounds_of(summary) if entry.truths]
+    if not rounds:
+        return Table([], [])
+    if len(rounds) > most:
+        rounds = [rounds[place * (len(rounds) - 1) // (most - 1)] for place in range(most)]
+    kinds = [kind for kind in REFERENCES if any(kind in truth.references for truth in rounds[-1].truths)]
+    headers = ["measure", *(f"round {entry.number}" for entry in rounds), *(REFERENCES[kind] for kind in kinds)]
+    rows = []
+    for truth in rounds[-1].truths:
+        cells = [f"{truth.what} {arrow(truth.direction)}".rstrip()]
+        for entry in rounds:
+            same = [t for t in entry.truths if (t.name, t.direction) == (truth.name, truth.direction)]
+            cells.append(two_lines(same[0].estimate, amount) if same else MISSING)
+        rows.append([*cells, *(amount(truth.references.get(kind)) for kind in kinds)])
+    return Table(headers, rows)
 
 
 def two_lines(estimate: Estimate, form: Form) -> str:

@@ -16,16 +16,16 @@ SIZE = 32
 
 
 class Batches(torch.utils.data.Dataset):
-    """Item i is the batch of step i: coloured noise, labels 0 and 1 in turn for a detector."""
+    """Item i is the batch of step i: coloured noise, as the player needs it; labels 0 and 1 in turn for a detector."""
 
-    def __init__(self, labelled):
-        self.labelled = labelled
+    def __init__(self, player):
+        self.labelled, self.stills = hasattr(player, "score"), getattr(player, "needs", "") == "stills"
 
     def __getitem__(self, step):
         rng = torch.Generator().manual_seed(step)
         images = torch.randint(0, 256, (4, 3, SIZE, SIZE), generator=rng, dtype=torch.uint8)
         if not self.labelled:
-            return images[:2], images[2:]
+            return (images,) if self.stills else (images[:2], images[2:])
         labels = torch.tensor([0.0, 1.0, 0.0, 1.0])
         return (images // 2 + (128 * labels).to(torch.uint8)[:, None, None, None]), labels
 
@@ -50,9 +50,9 @@ PLAYERS = [("generator", name) for name in names("gen")] + [("detector", name) f
 
 @pytest.mark.parametrize(("kind", "name"), PLAYERS)
 class TestPlayer:
-    def fit(self, player, fabric, kind, steps):
+    def fit(self, player, fabric, steps):
         losses = []
-        batches = iter(Batches(kind == "detector")[i] for i in range(steps))
+        batches = iter(Batches(player)[i] for i in range(steps))
         floats = (tuple(x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x for x in b) for b in batches)
         fit = player.fit(fabric, floats)
         for step in range(steps):
@@ -63,7 +63,7 @@ class TestPlayer:
     def test_fit_yields_finite_detached_scalars_and_learns(self, kind, name, fabric):
         player = made(kind, name)
         before = state(player)
-        for losses in self.fit(player, fabric, kind, 3):
+        for losses in self.fit(player, fabric, 3):
             assert losses
             for loss in losses.values():
                 assert loss.shape == ()
@@ -77,7 +77,7 @@ class TestPlayer:
 
     def test_same_seed_same_player(self, kind, name, fabric):
         a, b = made(kind, name), made(kind, name)
-        assert equal(self.fit(a, fabric, kind, 2), self.fit(b, fabric, kind, 2))
+        assert equal(self.fit(a, fabric, 2), self.fit(b, fabric, 2))
 
     def test_stopped_and_continued_is_uninterrupted(self, kind, name, fabric, tmp_path):
         """Saved to disk after 2 of 4 steps, loaded into a new player, continued: equal to the bit."""
@@ -89,7 +89,7 @@ class TestPlayer:
                     train(
                         fabric,
                         player,
-                        Batches(kind == "detector"),
+                        Batches(player),
                         name=kind,
                         round=0,
                         steps=stop,
@@ -102,7 +102,7 @@ class TestPlayer:
 
     def test_speaks_images(self, kind, name, fabric):
         player = made(kind, name)
-        self.fit(player, fabric, kind, 1)
+        self.fit(player, fabric, 1)
         images = torch.rand(3, 3, SIZE, SIZE) * 2 - 1
         if kind == "generator":
             rng = torch.Generator().manual_seed(0)
@@ -110,6 +110,9 @@ class TestPlayer:
                 fakes = player.sample(images, rng=rng)
             assert fakes.shape == images.shape
             assert fakes.abs().max() <= 1
+            if hasattr(player, "reconstruct"):
+                with torch.inference_mode():
+                    assert player.reconstruct(images).shape == images.shape
         else:
             leaf = images.clone().requires_grad_()
             logits = player.score(leaf)
@@ -124,7 +127,7 @@ class TestPlayer:
         if kind != "generator":
             pytest.skip("detectors have no penalty")
         a, b = made(kind, name), made(kind, name)
-        batch = [(torch.rand(2, 3, SIZE, SIZE) * 2 - 1, torch.rand(2, 3, SIZE, SIZE) * 2 - 1)]
+        batch = [tuple(x.float() / 127.5 - 1 for x in Batches(a)[0])]
         for player, penalty in ((a, lambda x: 0 * x.sum()), (b, lambda x: 100 * x.square().mean())):
             reseed(0)
             next(player.fit(fabric, batch, penalty=penalty))
