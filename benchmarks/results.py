@@ -13,7 +13,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from arena.files import atomic
-from arena.report.table import duration, round_table
+from arena.report.table import duration, round_table, truth_table
 
 
 def main() -> None:
@@ -35,6 +35,16 @@ def main() -> None:
 def page(summary: dict, name: str) -> str:
     settings, facts, data, rounds = (summary[key] for key in ("settings", "provenance", "data", "rounds"))
     headers, rows = round_table(summary)
+    truth = truth_table(summary)
+    known = (
+        f"""
+## Against the exact swap
+
+{table(*truth)}
+"""
+        if truth.rows
+        else ""
+    )
     images = [f"{split} {', '.join(f'{n} {d}' for d, n in of.items())}" for split, of in data["images"].items()]
     columns = [f"round {r['round']}" for r in rounds]
     distances = [
@@ -63,7 +73,7 @@ detector of the round before, on fakes that it has never seen. Every figure is i
 
 ![Curves]({name}.svg)
 
-{table(["distance", *columns, "real-vs-real floor", "N"], distances)}
+{table(["distance", *columns, "real-vs-real floor", "N"], distances)}{known}
 {table(["phase", *columns], phases)}"""
 
 
@@ -88,9 +98,11 @@ def draw(summary: dict, path: Path) -> None:
     left.axhline(0.5, color="grey", linewidth=0.7, linestyle=":")
     left.set(title="AUC on the judge split", ylim=(0.4, 1.02))
     for axes, metric in ((middle, "rfd-conv704-s0"), (right, "sfd")):
-        for way, colour in (("a2b", "C0"), ("b2a", "C3")):
-            found = [(r["round"], r["quality"][f"{metric}:{way}"]) for r in rounds]
-            line(axes, [(x, q["value"], q["low"], q["high"]) for x, q in found], label=way, color=colour)
+        ways = [key for key in rounds[0]["quality"] if key.partition(":")[0] == metric]
+        for key, colour in zip(ways, ("C0", "C3"), strict=False):
+            found = [(r["round"], r["quality"][key]) for r in rounds]
+            label = key.partition(":")[2] or "fakes"
+            line(axes, [(x, q["value"], q["low"], q["high"]) for x, q in found], label=label, color=colour)
             axes.axhline(found[0][1]["floor"], color=colour, linewidth=0.7, linestyle=":")
         axes.set(title=f"{metric} (dotted: floor)", ylim=(0, None))
     for axes in (left, middle, right):

@@ -167,6 +167,7 @@ class FacesSource:
         counts = {"train": config.train, "val": config.val, "judge": config.judge}
         self.summary: dict[str, Any] = {
             "name": config.source,
+            "rendered": True,
             "skipped": 0,
             "duplicates": 0,
             "resize": "rendered at this size",

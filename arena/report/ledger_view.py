@@ -76,6 +76,7 @@ class Truth:
     estimate: Estimate
     n: float | None
     what: str
+    how: str
     references: dict[str, float]
 
 
@@ -160,8 +161,10 @@ def _round(entry: Mapping[str, Any]) -> Round:
         if estimate is not None:
             name, _, direction = key.partition(":")
             references = {kind: found for kind in REFERENCES if (found := number(given.get(kind))) is not None}
-            what = str(given.get("what") or name)
-            truths.append(Truth(name, direction, estimate, number(given.get("n")), what, references))
+            unit, how = (str(given.get(key) or "") for key in ("unit", "how"))
+            better = {"higher": "\N{UPWARDS ARROW}", "lower": "\N{DOWNWARDS ARROW}"}.get(str(given.get("better")), "")
+            what = f"{name}{f', {unit}' if unit else ''} {better}".rstrip()
+            truths.append(Truth(name, direction, estimate, number(given.get("n")), what, how, references))
     return Round(
         truths=truths,
         number=entry["round"],

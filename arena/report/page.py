@@ -7,7 +7,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
 
-from arena.config import EMBEDDED
 from arena.report import ledger_view as view
 from arena.report import plots, round_files, table, words
 from arena.report.ledger_view import Estimate, Round, Score, directions, distance_names, family_of, mapping, player
@@ -68,7 +67,7 @@ def render(run: Path) -> str:
         generator=player(summary, "generator"),
         detector=player(summary, "detector"),
         data_name=str(mapping(summary.get("data")).get("name") or mapping(settings.get("data")).get("source") or ""),
-        all_synthetic=mapping(settings.get("data")).get("source") in EMBEDDED,
+        all_synthetic=mapping(summary.get("data")).get("rendered") is True,
         verdict=words.verdict(summary),
         citation=words.citation(summary),
         badges=badges(summary, here.rounds),
@@ -77,6 +76,7 @@ def render(run: Path) -> str:
         curves=detection_curves(here.rounds),
         distances=distance_curves(here.rounds),
         truths=table.truth_table(summary),
+        how={truth.name: truth.how for entry in here.rounds for truth in entry.truths},
         histograms=histograms(here),
         **pictures(here),
         losses=losses(here),
