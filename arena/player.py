@@ -1,18 +1,28 @@
 """A trained player from what a run left behind: its folder, one of its checkpoints, or one round's weights."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from arena.build import build
-from arena.config import RunConfig, validate
+from arena.config import RunConfig
 from arena.errors import InputError
 from arena.files import read_json
+from arena.run import stored_config
 
 MAX_BYTES = 8 << 30
 
 
-def open_player(path: Path, kind: str) -> tuple[Any, dict[str, str]]:
-    """A run's "generator" or "detector", on the CPU, and where it comes from: Method, Run, Round, Seed.
+class Opened(NamedTuple):
+    """A player on the CPU, where it comes from (Method, Run, Round, Seed), and its run: the folder and the settings."""
+
+    player: Any
+    marks: dict[str, str]
+    root: Path
+    config: RunConfig
+
+
+def open_player(path: Path, kind: str) -> Opened:
+    """A run's "generator" or "detector".
 
     `path` is a run folder (its newest save), a `state/*.ckpt` or a `rounds/*/*.safetensors` inside one. Nothing is
     unpickled. Raises InputError naming the file and what to do.
@@ -25,10 +35,8 @@ def open_player(path: Path, kind: str) -> tuple[Any, dict[str, str]]:
         raise InputError(
             f"{path} is no run, nor a file of one: there is no run.json. Give the folder `arena run` named."
         )
-    stored = read_json(root / "run.json")
-    if not isinstance(stored, dict) or "settings" not in stored:
-        raise InputError(f"{root / 'run.json'} is damaged: it has no settings.")
-    config: RunConfig = validate(RunConfig, stored["settings"], str(root / "run.json"))
+    config = stored_config(root)
+    assert config is not None
     player = build(getattr(config, kind), config.seed, kind)
     file = path if path.is_file() else newest(root, kind)
     if not file.name.startswith(kind):
@@ -36,10 +44,8 @@ def open_player(path: Path, kind: str) -> tuple[Any, dict[str, str]]:
     state = read_state(file)
     load(player, state, file)
     number = file.parent.name if file.suffix == ".safetensors" else file.stem.split("-")[1]
-    return player, {
-        "Method": getattr(config, kind).short, "Run": root.resolve().name, "Round": str(int(number)),
-        "Seed": str(config.seed),
-    }  # fmt: skip
+    marks = {"Method": getattr(config, kind).short, "Run": root.resolve().name, "Round": str(int(number))}
+    return Opened(player, marks | {"Seed": str(config.seed)}, root, config)
 
 
 def newest(root: Path, kind: str) -> Path:

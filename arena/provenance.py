@@ -11,6 +11,7 @@ from typing import Any
 
 LIBRARIES = (
     "torch", "torchvision", "lightning-fabric", "lightning", "numpy", "scipy", "kornia", "pytorch-fid", "pillow",
+    "av", "imageio", "facenet-pytorch", "opencv-python-headless",
 )  # fmt: skip
 
 

@@ -309,11 +309,15 @@ class Arena:
         """Where the exact swap is known (two people of the embedded faces): how near the fakes come to it."""
         if not self.data.people or not self.has_source:
             return {}
-        from arena.metrics.swap import swap_scores
+        from arena.metrics.swap import Swaps, swap_scores
 
+        people = self.data.people
         found: dict[str, Any] = {}
         for way, store in zip(self.ways, fakes, strict=True):
-            scores = swap_scores(store[:], self.swapped(way), self.data.sources["train", way.target][:])
+            shown, wanted = people[way.source], people[way.target]
+            index = self.data.indices["judge", way.source]
+            swaps = Swaps(people["seed"], index, [shown] * len(index), [wanted] * len(index))
+            scores = swap_scores(store[:], swaps, {wanted: self.data.sources["train", way.target][:]})
             found |= {way.of(name): score for name, score in scores.items()}
         return found
 

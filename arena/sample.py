@@ -28,7 +28,6 @@ from arena.errors import InputError
 from arena.ledger import Ledger
 from arena.metrics.path_length import Lpips, find_distance, missing_weights, path_length
 from arena.player import open_player
-from arena.run import stored_config
 from arena.sample_wishes import Wishes, check, check_starts, has_latents
 from arena.seeds import rng
 from arena.training import place, to_float, to_uint8
@@ -80,11 +79,10 @@ def sample(
     Returns `out`, `written` (`file`, `what`, `n` each) and `figures`. Raises InputError for a wish that this generator
     cannot meet, for unusable images, and where `out` is not a new or empty folder.
     """
-    player, marks = open_player(path, "generator")
+    player, marks, root, config = open_player(path, "generator")
     check(wishes, player, marks["Method"])
-    root = next(folder for folder in (path, *path.resolve().parents) if (folder / "run.json").is_file())
     with staged(out) as folder:
-        work = Work(player, root, wishes, Album(folder, marks), torch.device(device), progress)
+        work = Work(player, root, config.data, wishes, Album(folder, marks), torch.device(device), progress)
         for job in work.jobs():
             job()
         return {"out": str(out), "written": work.album.finish(work.figures), "figures": work.figures}
@@ -94,12 +92,17 @@ class Work:
     """One call of `arena sample`: the player, the wishes, and the album that fills."""
 
     def __init__(
-        self, player: Any, root: Path, wishes: Wishes, album: Album, device: torch.device, progress: Progress | None
+        self,
+        player: Any,
+        root: Path,
+        data: DataConfig,
+        wishes: Wishes,
+        album: Album,
+        device: torch.device,
+        progress: Progress | None,
     ):
-        config = stored_config(root)
-        assert config is not None
-        self.player, self.root, self.wishes, self.album, self.device = player, root, wishes, album, device
-        self.data = config.data
+        self.player, self.root, self.data = player, root, data
+        self.wishes, self.album, self.device = wishes, album, device
         self.progress = progress or (lambda done, total: None)
         self.batch = max(1, 2**18 // self.data.size**2)  # 64 images of 64 px
         self.figures: dict[str, Any] = {}

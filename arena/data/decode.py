@@ -173,6 +173,11 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def is_picture(head: bytes) -> bool:
+    """Whether a file that begins so (64 bytes will do) is in a format that is read here."""
+    return _kind(head, _KNOWN_BY) is not None
+
+
 def _kind(data: bytes, known: dict[str, tuple[int, bytes]]) -> str | None:
     return next((kind for kind, (at, mark) in known.items() if data[at : at + len(mark)] == mark), None)
 

@@ -12,7 +12,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,8 +36,9 @@ class Face:
     box: tuple[float, float, float, float]  # left, top, right, bottom
     points: (
         np.ndarray
-    )  # float64 5 2: left eye, right eye, nose, left and right mouth corner, as an upright face has them
+    )  # float64 5 2: left and right eye, nose, left and right mouth corner, as an upright face has them
     score: float  # 0 to 1
+    landmarks: np.ndarray | None = None  # float64 68 2 in iBUG's order, where they are known
 
     @property
     def area(self) -> float:
@@ -129,7 +130,8 @@ class Given:
     """Points that are known beforehand, one face a line of JSON.
 
     A line: {"source": name of the file, "frame": number (0), "points": 5 or 68 pairs x, y, "box": 4 numbers (optional),
-    "score": (optional)}. Of 68 points (iBUG's order) the five are taken. Raises InputError naming file and line.
+    "score": (optional)}. Of 68 points (iBUG's order) the five are taken, and all kept. Raises InputError naming file
+    and line.
     """
 
     path: Path
@@ -171,7 +173,8 @@ class Given:
             raise InputError(
                 f'{where}: expected {{"source": "name", "frame": 0, "points": [[x, y], ...]}}, 5 or 68 finite points.'
             )
-        faces = _sorted([(box, five(points), score)], 0.0)
+        known = points if len(points) == 68 else None
+        faces = [replace(face, landmarks=known) for face in _sorted([(box, five(points), score)], 0.0)]
         self.faces.setdefault((source, number), []).extend(faces)
 
 

@@ -148,7 +148,7 @@ def kind(path: Path | str) -> Literal["image", "folder", "video"]:
     path = Path(path)
     if path.is_dir():
         return "folder"
-    return "image" if decode._kind(_head(path), decode._KNOWN_BY) else "video"
+    return "image" if decode.is_picture(_head(path)) else "video"
 
 
 @dataclass(frozen=True)
