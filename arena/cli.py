@@ -14,6 +14,10 @@ import click
 
 import arena
 from arena.errors import DivergedError, InputError, StoppedError
+from arena.faces.extract_command import extract
+from arena.faces.scene_command import scene
+from arena.faces.swap_command import swap
+from arena.sample_command import sample
 from arena.terminal import bar, example
 
 # Torch's threads (GNU OpenMP's) by default spin for long while they wait for each other: on a machine that does
@@ -50,6 +54,10 @@ arena doctor
 @click.version_option(arena.__version__, "-V", "--version", prog_name="arena")
 def main() -> None:
     """The adversarial lab for generated images: generators make fakes, detectors hunt them, the arena keeps score."""
+
+
+for command in (sample, extract, swap, scene):
+    main.add_command(command)
 
 
 @main.command(epilog=example("""

@@ -13,10 +13,21 @@ from arena.data._face_light import SKIN_WRAP, coverage, gleam, lit, normal, over
 from arena.data._face_shape import MIDDLE, Surface, brow_line, bump, cast, edge, lids, lips, nose, root, unroll
 
 
-def paint(p: SimpleNamespace, size: int) -> tuple[Tensor, Tensor]:
-    """Linear light N 3 S S and the face's mask N S S (skin of the face with its features, less what hair hides)."""
-    g = (torch.arange(size) + 0.5) / size - 0.5
-    gx, gy = g[None, None].expand(1, size, size), g[None, :, None].expand(1, size, size)
+def paint(
+    p: SimpleNamespace,
+    size: int,
+    margins: tuple[int, int, int, int] = (0, 0, 0, 0),
+    background: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Linear light N 3 S S and the face's mask N S S (skin of the face with its features, less what hair hides).
+
+    `margins` (left, top, right, bottom pixels, none negative) show what lies about the square; `background`, of the
+    whole picture's shape, replaces the one that the numbers give.
+    """
+    left, top, right, bottom = margins
+    gx = ((torch.arange(-left, size + right) + 0.5) / size - 0.5)[None, None]
+    gy = ((torch.arange(-top, size + bottom) + 0.5) / size - 0.5)[None, :, None]
+    gx, gy = (g.expand(1, top + size + bottom, left + size + right) for g in (gx, gy))
     step = 1 / (size * p.scale)
     bx, by = (gx - p.cx) / p.scale, (gy + (0.5 - MIDDLE) - p.cy) / p.scale  # upright, for the body
     vx, vy = unroll(p, bx, by)
@@ -24,19 +35,21 @@ def paint(p: SimpleNamespace, size: int) -> tuple[Tensor, Tensor]:
     cover, within = coverage(head.inside, step)
     fine = 0.5 * size * 0.3  # cycles per head unit that a pixel can show
 
-    picture = _background(p, gx, gy, size)
+    picture = _background(p, gx, gy, size) if background is None else background.clone()
     hair, curtain, shell_cover, strands = _hair(p, vx, vy, step, fine, -within)
     _back_hair(p, picture, vx, vy, step, strands)
-    rows = slice(int(0.56 * size), None)
-    _body(p, picture[:, :, rows], bx[:, rows], by[:, rows], step, head.inside[:, rows], fine)
-    rows, columns = slice(int(0.06 * size), int(0.96 * size)), slice(int(0.11 * size), int(0.89 * size))
+    rows = slice(top + int(0.56 * size), None)
+    drop = max(1, round(0.06 * size))
+    _body(p, picture[:, :, rows], bx[:, rows], by[:, rows], step, head.inside[:, rows], fine, drop)
+    rows = slice(top + int(0.06 * size), top + int(0.96 * size))
+    columns = slice(left + int(0.11 * size), left + int(0.89 * size))
     middle = Surface(*(field[:, rows, columns].contiguous() for field in head))
     face = _face(p, middle, step, fine, curtain[:, rows, columns])
     over(picture[:, :, rows, columns], face, cover[:, rows, columns])
     hair_cover = shell_cover * edge(curtain, 0.05) * p.hair_on
     hair_cover *= edge(strands.mul(0.12).add_(hair_cover).sub_(0.35), 0.7) * (hair_cover > 0)
     over(picture, hair, hair_cover)
-    rows = slice(int(0.34 * size), int(0.76 * size))
+    rows = slice(top + int(0.34 * size), top + int(0.76 * size))
     level = (field[:, rows] for field in (vx, vy, head.depth, cover, hair_cover))
     mask = cover * (1 - hair_cover)
     mask[:, rows] *= 1 - _ears(p, picture[:, :, rows], *level, step=step)
@@ -130,11 +143,10 @@ def _back_hair(p: SimpleNamespace, picture: Tensor, vx: Tensor, vy: Tensor, step
 
 
 def _body(
-    p: SimpleNamespace, picture: Tensor, bx: Tensor, by: Tensor, step: Tensor, inside: Tensor, fine: float
+    p: SimpleNamespace, picture: Tensor, bx: Tensor, by: Tensor, step: Tensor, inside: Tensor, fine: float, drop: int
 ) -> None:
-    """Neck, shoulders and clothes, upright under the head; the head's shadow falls on them."""
-    by, size = by.expand_as(bx), bx.shape[-1]
-    drop = max(1, round(0.06 * size))
+    """Neck, shoulders and clothes, upright under the head, whose shadow falls on them `drop` pixels down."""
+    by = by.expand_as(bx)
     fallen = torch.cat((inside[:, :1].expand(-1, drop, -1), inside[:, :-drop]), 1)
     shade = 1 - 0.72 * edge(fallen - 0.02, 0.45)
     x = bx + 0.55 * p.sin_roll * (1.35 - by).clamp(0, 1) - 0.10 * p.sin_yaw * (1.5 - by).clamp(0, 1)
