@@ -43,6 +43,9 @@ class DataConfig(Strict):
     codec: str = Field("png", pattern=r"^(png|jpeg-\d{1,3})$", description="what reals and fakes alike are stored as")
     seed: int = Field(0, ge=0, description="of the faces and of the split")
     people: list[int] = Field([0, 1], min_length=2, max_length=2, description="faces-two: who they are (identities)")
+    close: float = Field(
+        0.6, ge=0.4, le=1, description="faces-two: side of the crop about the face, share of the picture"
+    )
     train: int = Field(300, ge=2, le=1_000_000, description="faces a domain")
     val: int = Field(50, ge=2, le=1_000_000, description="faces a domain")
     judge: int = Field(200, ge=2, le=1_000_000, description="faces a domain")

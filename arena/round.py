@@ -316,7 +316,7 @@ class Arena:
         for way, store in zip(self.ways, fakes, strict=True):
             shown, wanted = people[way.source], people[way.target]
             index = self.data.indices["judge", way.source]
-            swaps = Swaps(people["seed"], index, [shown] * len(index), [wanted] * len(index))
+            swaps = Swaps(people["seed"], index, [shown] * len(index), [wanted] * len(index), close=people["close"])
             scores = swap_scores(store[:], swaps, {wanted: self.data.sources["train", way.target][:]})
             found |= {way.of(name): score for name, score in scores.items()}
         return found

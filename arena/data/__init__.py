@@ -36,8 +36,8 @@ class Data:
     indices: Mapping[tuple[str, str], list[int]]
 
     @property
-    def people(self) -> dict[str, int] | None:
-        """faces-two: the faces' `seed`, and who is shown in domains `a` and `b`; None for other data."""
+    def people(self) -> dict[str, Any] | None:
+        """faces-two: the faces' `seed`, how `close` they are, who is shown in domains `a` and `b`; else None."""
         return self.summary.get("people")
 
     def exact_swap(self, split: str, domain: str, target: str, rows: list[int] | None = None) -> Tensor:
@@ -48,7 +48,8 @@ class Data:
         indices = self.indices[split, domain]
         chosen = indices if rows is None else [indices[row] for row in rows]
         size = self.sources[split, domain].images.shape[-1]
-        return swap(self.people["seed"], chosen, size, identity=self.people[target]).image
+        who, close = self.people[target], self.people["close"]
+        return swap(self.people["seed"], chosen, size, identity=who, close=close).image
 
     def sources_of(self, split: str) -> list[Store]:
         return [self.sources[split, domain] for domain in self.domains]
@@ -176,8 +177,9 @@ class FacesSource:
         if config.source == "faces-two":
             if config.people[0] == config.people[1]:
                 raise InputError(f"data.people: expected two different people, not {config.people[0]} twice.")
-            casts = {domain: {"identity": who} for domain, who in zip("ab", config.people, strict=True)}
-            self.summary["people"] = {"seed": config.seed, **dict(zip("ab", config.people, strict=True))}
+            who = dict(zip("ab", config.people, strict=True))
+            casts = {domain: {"identity": who[domain], "close": config.close} for domain in who}
+            self.summary["people"] = {"seed": config.seed, "close": config.close, **who}
         elif together:
             casts = {"all": {}}
         else:

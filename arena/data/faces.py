@@ -21,6 +21,7 @@ from arena.data._face_shape import MIDDLE, landmarks
 from arena.errors import InputError
 
 SIZES = (32, 256)
+HEART = 0.618  # the middle of a face's landmarks below the top of the picture, where cy is 0
 CHUNK_PIXELS = 1 << 17  # the planes of a chunk stay in the processor's cache
 
 # Motion in a clip: how far each number swings about the image's own, in its unit, and how many swings a second.
@@ -52,21 +53,24 @@ def render(
     identity: Tensor | Sequence[int] | int | None = None,
     style: str = "any",
     camera: bool = True,
+    close: float = 1.0,
 ) -> Faces:
     """Draw the images `indices` (N, each >= 0) of a seed at `size` x `size` pixels, 32 to 256.
 
     Image i shows identity hash(seed, i) % `identities`, or identity i where `identities` is None; `identity` (one or N
     numbers) overrides who is drawn and changes nothing else of the image. `style` "dark" gives everybody black or brown
     hair, "fair" blond or red; nobody is bald or wears glasses there, and all else is drawn alike. `camera=False` leaves
-    out vignette, defocus, noise and JPEG. An image does not depend on the others that are asked for with it.
+    out vignette, defocus, noise and JPEG. `close` (0.4 to 1) draws the image larger and keeps the square about the face
+    whose side is that share of it; where it lies does not depend on who is shown. An image does not depend on the
+    others that are asked for with it.
 
-    Raises InputError for a size, index, identity or style out of range.
+    Raises InputError for a size, index, identity, style or closeness out of range.
     """
-    index = _check(seed, indices, size, identities, style)
+    index = _check(seed, indices, size, identities, style, close)
     who = _who(seed, index, identities, identity)
     shot = _face_draws.draw(_face_draws.address(seed, IMAGE, index), SHOT)
     sensor = _face_draws.address(seed, SENSOR, index)
-    return _render(seed, who, shot, sensor, size, style, camera)
+    return _render(seed, who, shot, sensor, size, style, camera, close)
 
 
 def swap(
@@ -77,12 +81,13 @@ def swap(
     identity: Tensor | Sequence[int] | int,
     style: str = "any",
     camera: bool = True,
+    close: float = 1.0,
 ) -> Faces:
     """The exact swap: the images `indices` with other people in them; pose, expression, light, camera noise stay.
 
     With an image's own identity the result is `render`'s, bit for bit. Arguments as for `render`.
     """
-    return render(seed, indices, size, identity=identity, style=style, camera=camera)
+    return render(seed, indices, size, identity=identity, style=style, camera=camera, close=close)
 
 
 def clip(
@@ -96,13 +101,14 @@ def clip(
     style: str = "any",
     fps: float = 25.0,
     camera: bool = True,
+    close: float = 1.0,
 ) -> Faces:
     """A film of `frames` images (N = frames): pose, expression and gaze move smoothly about those of image `index`.
 
     Identity, light, background and the camera's settings stay; the sensor's noise is new in every frame. `fps` is in
     frames a second. Other arguments and errors as for `render`.
     """
-    first = _check(seed, [index], size, identities, style)
+    first = _check(seed, [index], size, identities, style, close)
     if frames < 1 or not fps > 0:
         raise InputError(f"a clip needs frames >= 1 and fps > 0, got {frames} and {fps}.")
     who = _who(seed, first, identities, identity).expand(frames)
@@ -110,7 +116,7 @@ def clip(
     shot = {name: value.expand(frames, 1, 1) for name, value in _face_draws.draw(key, SHOT).items()}
     shot |= _motion(shot, _face_draws.address(seed, MOTION, first), torch.arange(frames, dtype=torch.float64) / fps)
     sensor = _face_draws.mix(_face_draws.address(seed, SENSOR, first) + 1 + torch.arange(frames))
-    return _render(seed, who, shot, sensor, size, style, camera)
+    return _render(seed, who, shot, sensor, size, style, camera, close)
 
 
 def _motion(shot: dict[str, Tensor], key: Tensor, seconds: Tensor) -> dict[str, Tensor]:
@@ -127,7 +133,14 @@ def _motion(shot: dict[str, Tensor], key: Tensor, seconds: Tensor) -> dict[str, 
     return moved | {"blink": shut[:, None, None]}
 
 
-def _check(seed: int, indices: Tensor | Sequence[int], size: int, identities: int | None, style: str) -> Tensor:
+def _check(
+    seed: int,
+    indices: Tensor | Sequence[int],
+    size: int,
+    identities: int | None,
+    style: str,
+    close: float = 1.0,
+) -> Tensor:
     low, high = SIZES
     if not low <= size <= high:
         raise InputError(f"size: expected {low} to {high} pixels, got {size}. Draw at {high} and resize for more.")
@@ -135,6 +148,8 @@ def _check(seed: int, indices: Tensor | Sequence[int], size: int, identities: in
         raise InputError(f"seed: expected an integer >= 0, got {seed}.")
     if style not in STYLES:
         raise InputError(f"style: expected one of {', '.join(STYLES)}, got {style!r}.")
+    if not 0.4 <= close <= 1:
+        raise InputError(f"close: expected a share of the picture from 0.4 to 1, got {close}.")
     if identities is not None and identities < 1:
         raise InputError(f"identities: expected None or a number of people >= 1, got {identities}.")
     index = torch.as_tensor(indices, device="cpu")
@@ -157,19 +172,32 @@ def _who(seed: int, index: Tensor, identities: int | None, identity: Tensor | Se
 
 
 def _render(
-    seed: int, who: Tensor, shot: dict[str, Tensor], sensor: Tensor, size: int, style: str, camera: bool
+    seed: int,
+    who: Tensor,
+    shot: dict[str, Tensor],
+    sensor: Tensor,
+    size: int,
+    style: str,
+    camera: bool,
+    close: float = 1.0,
 ) -> Faces:
     people = _face_draws.draw(_face_draws.address(seed, IDENTITY, who), WHO)
     p = _face_draws.settle(people, shot, style)
+    full = round(size / close)
+    left, top = ((middle[:, 0, 0] * full - size / 2).round() for middle in (p.cx + 0.5, p.cy + HEART))
+    corner = torch.stack((left, top), -1).long().clamp(0, full - size)
     x, y = landmarks(p)
-    points = torch.stack((x * p.scale[:, 0] + p.cx[:, 0] + 0.5, y * p.scale[:, 0] + p.cy[:, 0] + MIDDLE), -1) * size
+    points = torch.stack((x * p.scale[:, 0] + p.cx[:, 0] + 0.5, y * p.scale[:, 0] + p.cy[:, 0] + MIDDLE), -1) * full
     pose = torch.cat([shot[name] for name in ("yaw", "pitch", "roll")], 1)[:, :, 0].float()
     expression = torch.cat([getattr(p, name) for name in EXPRESSION], 1)[:, :, 0]
     images, masks = torch.empty(len(who), 3, size, size, dtype=torch.uint8), torch.empty(len(who), size, size)
-    step = max(1, CHUNK_PIXELS // size**2)
+    step = max(1, CHUNK_PIXELS // full**2)
     for start in range(0, len(who), step):
         part = slice(start, start + step)
         few = SimpleNamespace(**{name: value[part] for name, value in vars(p).items()})
-        linear, masks[part] = paint(few, size)
-        images[part] = photograph(few, linear, sensor[part]) if camera else store(expose(linear))
-    return Faces(images, points, masks, who.clone(), pose, expression)
+        linear, mask = paint(few, full)
+        image = photograph(few, linear, sensor[part]) if camera else store(expose(linear))
+        for row, (left, top) in enumerate(corner[part].tolist(), start):
+            window = (..., slice(top, top + size), slice(left, left + size))
+            images[row], masks[row] = image[row - start][window], mask[row - start][window]
+    return Faces(images, points - corner[:, None], masks, who.clone(), pose, expression)

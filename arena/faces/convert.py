@@ -95,7 +95,7 @@ def training_folders(data: DataConfig) -> list[Path]:
 def trained_coverage(data: DataConfig) -> float:
     """How much around the face a net saw in training: by its faces' sidecar, the embedded faces' own, or 1."""
     if data.source in RENDERED:
-        return RENDERED_COVERAGE
+        return RENDERED_COVERAGE * (data.close if data.source == "faces-two" else 1)
     for folder in training_folders(data):
         if (folder / sidecar.NAME).is_file():
             for crop in sidecar.read(folder):

@@ -83,21 +83,22 @@ class Landmarks:
 
 
 @lru_cache(maxsize=4)
-def instrument(size: int) -> Landmarks:
+def instrument(size: int, close: float = 1.0) -> Landmarks:
     """The instrument for pictures of `size` px (32 to 256), fitted once in a process."""
-    return fit_landmarks(size)
+    return fit_landmarks(size, close=close)
 
 
 @torch.inference_mode()
-def fit_landmarks(size: int = SIZE, *, seed: int = SEED, faces: int = FACES) -> Landmarks:
-    """Fit the instrument for pictures of `size` px to `faces` rendered ones of as many people, camera and all.
+def fit_landmarks(size: int = SIZE, *, seed: int = SEED, faces: int = FACES, close: float = 1.0) -> Landmarks:
+    """Fit the instrument for pictures of `size` px to `faces` rendered ones of as many people, camera and all,
+    drawn as `close` as the pictures will be.
 
     The same arguments give the same instrument. Raises InputError for a size that is never rendered.
     """
     if not SIZES[0] <= size <= SIZES[1]:
         raise InputError(f"size: expected {SIZES[0]} to {SIZES[1]} pixels, got {size}.")
     size = min(size, SIZE)
-    known = render(seed, range(faces), size)
+    known = render(seed, range(faces), size, close=close)
     maps = torch.cat([_maps(_soften(part, size), size) for part in known.image.float().split(256)])
     first, missed = _ridge(_overview(maps), known.landmarks.flatten(1))
     stages = []

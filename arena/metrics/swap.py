@@ -36,13 +36,13 @@ class Swaps:
     wanted: Tensor | Sequence[int]  # N identities: who the fakes should show
     style: str = "any"
     camera: bool = True
+    close: float = 1.0
 
     def render(self, size: int, identity: Tensor | Sequence[int], part: slice = slice(None)) -> Faces:
         """The asked images, or a part of them, with `identity` (N) in them."""
         who = torch.as_tensor(identity)[part]
-        return render(
-            self.seed, torch.as_tensor(self.index)[part], size, identity=who, style=self.style, camera=self.camera
-        )
+        index = torch.as_tensor(self.index)[part]
+        return render(self.seed, index, size, identity=who, style=self.style, camera=self.camera, close=self.close)
 
 
 @torch.inference_mode()
@@ -73,7 +73,7 @@ def swap_scores(
         shots["mean"] = torch.stack([means[who] for who in wanted.tolist()])
     return (
         _pictures(shots, truth)
-        | _geometry(shots, truth, landmarks or instrument(size))
+        | _geometry(shots, truth, landmarks or instrument(size, swaps.close))
         | _identity(shots, swaps, truth, source)
     )
 

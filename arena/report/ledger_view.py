@@ -78,6 +78,7 @@ class Truth:
     what: str
     how: str
     references: dict[str, float]
+    over_mean: Estimate | None = None
 
 
 REFERENCES = {"copy": "copying the source", "mean": "mean face", "floor": "the exact swap itself", "chance": "chance"}
@@ -161,10 +162,11 @@ def _round(entry: Mapping[str, Any]) -> Round:
         if estimate is not None:
             name, _, direction = key.partition(":")
             references = {kind: found for kind in REFERENCES if (found := number(given.get(kind))) is not None}
+            over_mean = _estimate(given.get("over_mean"), "value", "low", "high")
             unit, how = (str(given.get(key) or "") for key in ("unit", "how"))
             better = {"higher": "\N{UPWARDS ARROW}", "lower": "\N{DOWNWARDS ARROW}"}.get(str(given.get("better")), "")
             what = f"{name}{f', {unit}' if unit else ''} {better}".rstrip()
-            truths.append(Truth(name, direction, estimate, number(given.get("n")), what, how, references))
+            truths.append(Truth(name, direction, estimate, number(given.get("n")), what, how, references, over_mean))
     return Round(
         truths=truths,
         number=entry["round"],

@@ -31,7 +31,7 @@ def verdict(summary: Mapping[str, Any]) -> list[str]:
     escaped = [entry for entry in rounds if entry.before and entry.before.escape is not None]
     if escaped and escaped[-1].before:
         sentences.append(_escape(escaped[-1].number, escaped[-1].before))
-    sentences.append(_distance(rounds))
+    sentences += [_distance(rounds), _swaps(rounds)]
     return [sentence for sentence in sentences if sentence]
 
 
@@ -137,6 +137,31 @@ def _distance(rounds: list[Round]) -> str:
         2: "Distance of the fakes to the reals",
     }
     return " ".join(f"{said[change]}: {', '.join(figures)}." for change, figures in parts.items())
+
+
+def _swaps(rounds: list[Round]) -> str:
+    """Where the exact swap is known: who the last fakes show, and whether they beat the mean face."""
+    if not rounds or not rounds[-1].truths:
+        return ""
+    found = {(truth.name, truth.direction): truth for truth in rounds[-1].truths}
+    parts = []
+    for way in dict.fromkeys(truth.direction for truth in rounds[-1].truths):
+        who, likeness = found.get(("identity", way)), found.get(("swap-psnr", way))
+        said = []
+        if who:
+            copy = f", a copy of the source {percent(who.references['copy'])}" if "copy" in who.references else ""
+            said.append(f"{percent(who.estimate.value)} show the person wanted (nearest of those known{copy})")
+        if likeness:
+            gain = likeness.over_mean
+            more = (
+                f", {gain.value:+.1f} dB ({gain.low:+.1f} to {gain.high:+.1f}) over the mean face"
+                if gain and (gain.low is not None and gain.high is not None)
+                else ""
+            )
+            said.append(f"PSNR to the exact swap {likeness.estimate.value:.1f} dB{more}")
+        if said:
+            parts.append(f"{arrow(way)}: {'; '.join(said)}")
+    return f"Of the last round’s swaps, {'. '.join(parts)}." if parts else ""
 
 
 def _floor(distance: Distance) -> str:
