@@ -168,7 +168,7 @@ class FaceSwap:
     update of A, and then one of B from the encoder that the first left; each has its own Adam, so the encoder has two
     states, as in the code (whose two also share a step count; only the first steps' bias corrections feel that).
     `ssim` and `mask_weight` are weights of losses beside the MAE: (1 - SSIM) / 2 with an 11 px window, and the MAE
-    inside the ellipse `face` (centre x, y and half axes, shares of the crop; the default fits crops from hairline to chin).
+    inside the ellipse `face` (centre x, y and half axes, shares of the crop; the default: from hairline to chin).
     `ema` is the decay of an average of the weights that `sample` and `reconstruct` then use.
 
     On several processes, DDP has to look for unused parameters (an update of A leaves decoder B out) unless `joint`.

@@ -143,9 +143,9 @@ def _geometry(shots: dict[str, Tensor], truth: Faces, instrument: Landmarks) -> 
         expression[name] = (_aligned(expressive, true) - true).norm(dim=-1).mean(1) / unit
         pose[name] = (read.pose - truth.pose).abs().mean(1)
     by = f"landmark instrument fitted to embedded faces at {instrument.size} px; mean over images, Student's t"
-    share = "% of the distance between the outer eye corners"
+    share = "% of eye distance"
     return {
-        "landmark-error": _score(points, share, "lower", f"all 68 points, {by}"),
+        "landmark-error": _score(points, share, "lower", f"all 68 points, in % of the distance between the outer eye corners, {by}"),
         "expression-error": _score(expression, share, "lower", f"brows, lids and mouth, aligned by similarity, {by}"),
         "pose-error": _score(pose, "degrees", "lower", f"mean of yaw, pitch and roll, {by}"),
     }
