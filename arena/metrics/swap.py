@@ -144,9 +144,12 @@ def _geometry(shots: dict[str, Tensor], truth: Faces, instrument: Landmarks) -> 
         pose[name] = (read.pose - truth.pose).abs().mean(1)
     by = f"landmark instrument fitted to embedded faces at {instrument.size} px; mean over images, Student's t"
     share = "% of eye distance"
+    corners = f"100 = from outer eye corner to outer eye corner, {by}"
     return {
-        "landmark-error": _score(points, share, "lower", f"all 68 points, in % of the distance between the outer eye corners, {by}"),
-        "expression-error": _score(expression, share, "lower", f"brows, lids and mouth, aligned by similarity, {by}"),
+        "landmark-error": _score(points, share, "lower", f"all 68 points, {corners}"),
+        "expression-error": _score(
+            expression, share, "lower", f"brows, lids and mouth, aligned by similarity, {corners}"
+        ),
         "pose-error": _score(pose, "degrees", "lower", f"mean of yaw, pitch and roll, {by}"),
     }
 
