@@ -19,12 +19,12 @@ GAIN = math.sqrt(2 / (1 + 0.2**2))  # He's, for leaky ReLU of slope 0.2
 class Linear(nn.Linear):
     """A linear layer of equalised learning rate: weights from N(0, 1), scaled as they are used (arXiv 1710.10196, 4.1).
 
-    `rate` multiplies the layer's learning rate and leaves its initial output as it was.
+    `rate` multiplies the layer's learning rate and leaves its initial output as it was; `start` does the reverse.
     """
 
-    def __init__(self, k_in: int, k_out: int, gain: float = GAIN, rate: float = 1.0):
+    def __init__(self, k_in: int, k_out: int, gain: float = GAIN, rate: float = 1.0, start: float = 1.0):
         super().__init__(k_in, k_out)
-        nn.init.normal_(self.weight, 0.0, 1 / rate)
+        nn.init.normal_(self.weight, 0.0, start / rate)
         nn.init.zeros_(self.bias)
         self.scale, self.rate = gain / math.sqrt(k_in) * rate, rate
 
@@ -294,22 +294,22 @@ class StyleEncoder(Growing):
 class MLPGenerator(nn.Sequential):
     """G of fully connected layers: two hidden ones of `width`, no activation at the end (code). B 1 K -> B 3 S S."""
 
-    def __init__(self, size: int, latent: int, width: int, rgb_gain: float):
+    def __init__(self, size: int, latent: int, width: int, pixel_init: float):
         super().__init__(
             Linear(latent, width), nn.LeakyReLU(0.2),
             Linear(width, width), nn.LeakyReLU(0.2),
-            Linear(width, 3 * size**2, gain=rgb_gain), nn.Unflatten(1, (3, size, size)),
+            Linear(width, 3 * size**2, start=pixel_init), nn.Unflatten(1, (3, size, size)),
         )  # fmt: skip
 
     def forward(self, w: Tensor, rng: torch.Generator | None = None) -> Tensor:
         return super().forward(w[:, 0])
 
 
-def mlp_encoder(size: int, latent: int, width: int) -> nn.Sequential:
+def mlp_encoder(size: int, latent: int, width: int, pixel_init: float) -> nn.Sequential:
     """E of fully connected layers, G's mirror, leaky ReLU at the end as in F (code). B 3 S S -> w, B K."""
     return nn.Sequential(
         nn.Flatten(),
-        Linear(3 * size**2, width), nn.LeakyReLU(0.2),
+        Linear(3 * size**2, width, start=pixel_init), nn.LeakyReLU(0.2),
         Linear(width, width), nn.LeakyReLU(0.2),
         Linear(width, latent), nn.LeakyReLU(0.2),
     )  # fmt: skip

@@ -90,6 +90,7 @@ def test_equalised_rate_keeps_variance_and_scales_the_step():
         layer.bias.data += 0.01
         moves.append(layer(x) - before)
     torch.testing.assert_close(moves[1], 0.1 * moves[0], rtol=1e-3, atol=1e-5)
+    assert Linear(64, 64, gain=1, start=0.05)(x).std().item() == pytest.approx(0.05, rel=0.1)
     weight = Conv(16, 16).weight
     assert weight.std().item() == pytest.approx(1, rel=0.05)
 
