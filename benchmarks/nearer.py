@@ -42,9 +42,8 @@ def main() -> None:
         100 * np.linalg.norm(before[n] - after[n], axis=1).mean() / np.linalg.norm(before[n][0] - before[n][1])
         for n in before.keys() & after.keys()
     ]
-    print(
-        f"five points moved by {np.mean(shift):.1f} % of the eyes' distance (largest {np.max(shift):.1f}), N {len(shift)}"
-    )
+    moved = f"{np.mean(shift):.1f} % of the distance between the eyes (at most {np.max(shift):.1f})"
+    print(f"five points moved by {moved}, N {len(shift)}")
 
 
 def crops(folder: Path) -> np.ndarray:
