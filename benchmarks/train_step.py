@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import date
 from itertools import chain
+from types import MethodType
 from typing import Any, NamedTuple
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -24,7 +25,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from arena import build
 from arena.config import names, read_named
@@ -133,7 +134,98 @@ def plain_faceswap(player: Any, batches: Batches) -> Iterator[None]:
         yield
 
 
-PLAIN: dict[str, Callable[[Any, Batches], Iterator[None]]] = {"cyclegan": plain_cyclegan, "faceswap": plain_faceswap}
+def unfuse(net: nn.Module) -> nn.Module:
+    """The style nets with each operation by itself: enlarge, convolve, blur by a depthwise convolution, normalise."""
+    kernel = torch.tensor([1.0, 2.0, 1.0])
+    kernel = kernel[:, None] * kernel / 16
+
+    def blur(x: Tensor) -> Tensor:
+        return F.conv2d(x, kernel.to(x).expand(x.shape[1], 1, 3, 3), padding=1, groups=x.shape[1])
+
+    def conv(self: Any, x: Tensor) -> Tensor:
+        if self.resize == "up":
+            x = F.interpolate(x, scale_factor=2)
+        x = F.conv2d(x, self.weight * self.gain, self.bias, padding=self.padding)
+        return F.avg_pool2d(x, 2) if self.resize == "down" else x
+
+    def up(self: Any, x: Tensor, w: Tensor, rng: Any) -> Tensor:
+        for i, layer in enumerate((self.conv_1, self.conv_2)):
+            if i:
+                x = layer(x)
+            elif layer is not None:
+                x = blur(layer(x))
+            x = x.expand(len(w), -1, -1, -1) + self.biases[i]
+            if self.strengths:
+                x = x + self.strengths[i] * torch.randn(len(w), 1, *x.shape[2:], device=x.device)
+            y_s, y_b = self.styles[i](w[:, i])[:, :, None, None].chunk(2, 1)
+            x = F.instance_norm(F.leaky_relu(x, 0.2)) * (y_s + 1) + y_b
+        return x
+
+    def down(self: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        w = []
+        for layer, style in ((self.conv_1, self.style_1), (self.conv_2, self.style_2)):
+            x = F.leaky_relu(layer(x if layer is self.conv_1 else blur(x)), 0.2)
+            mean, std = x.mean((2, 3)), (x.var((2, 3), correction=0) + 1e-5).sqrt()
+            w.append(style(torch.cat([mean, std], 1)))
+            x = F.instance_norm(x)
+        return x, w[0] + w[1]
+
+    plain = {"Conv": conv, "StyleBlock": up, "EncoderBlock": down}
+    for module in net.modules():
+        if type(module).__name__ in plain:
+            module.forward = MethodType(plain[type(module).__name__], module)
+    return net
+
+
+def plain_alae(player: Any, batches: Batches) -> Iterator[None]:
+    """The three updates as three scripts: every z mapped by itself, R1 by autograd, averages tensor by tensor."""
+    f, g, e, d = (unfuse(net) for net in (player.f, player.g, player.e, player.d))
+    averages = [(ema, net) for ema, net in ((player.f_ema, f), (player.g_ema, g), (player.e_ema, e))]
+    rate = player.opt_ed.param_groups[0]["lr"]
+    opt_ed, opt_fg = (
+        torch.optim.Adam(chain(*(net.parameters() for net in nets)), rate, (0.0, 0.99), foreach=False)
+        for nets in ((e, d), (f, g))
+    )
+
+    def latents(n: int, mixing: float) -> Tensor:
+        w = f(torch.randn(n, player.latent))[:, None].repeat(1, player.levels, 1)
+        if random.random() < mixing:
+            level = random.randrange(1, player.levels)
+            w[:, level:] = f(torch.randn(n, player.latent))[:, None]
+        return w
+
+    for (x,) in batches:
+        x = torch.stack([image.flip(2) if player.flip and random.random() < 0.5 else image for image in x])
+        opt_ed.zero_grad()
+        fake = g(latents(len(x), player.mixing)).detach()
+        x.requires_grad_(True)
+        real = d(e(x))
+        (grad,) = torch.autograd.grad(real.sum(), x, create_graph=True)
+        loss = F.softplus(d(e(fake))).mean() + F.softplus(-real).mean()
+        (loss + player.gamma / 2 * grad.square().sum((1, 2, 3)).mean()).backward()
+        opt_ed.step()
+        opt_fg.zero_grad()
+        F.softplus(-d(e(g(latents(len(x), player.mixing))))).mean().backward()
+        opt_fg.step()
+        opt_ed.zero_grad()
+        opt_fg.zero_grad()
+        w = latents(len(x), 0.0)
+        F.mse_loss(e(g(w)), w[:, 0].detach()).backward()
+        opt_ed.step()
+        opt_fg.step()
+        with torch.no_grad():
+            for ema, net in averages:
+                for old, new in zip(ema.parameters(), net.parameters(), strict=True):
+                    old.mul_(0.999).add_(new, alpha=0.001)
+        yield
+
+
+PLAIN: dict[str, Callable[[Any, Batches], Iterator[None]]] = {
+    "cyclegan": plain_cyclegan,
+    "faceswap": plain_faceswap,
+    "alae": plain_alae,
+    "alae_mlp": plain_alae,
+}
 
 
 class Row(NamedTuple):
@@ -147,6 +239,8 @@ class Row(NamedTuple):
 ROWS = {
     "cyclegan": Row(1, {"width": 24, "blocks": 4, "d_width": 32}, {"joint": True}),
     "faceswap": Row(16, {"width": 16}, {"joint": True}),
+    "alae": Row(8, {"latent": 64, "width": 8, "max_width": 64, "mapping_layers": 4}, {}),
+    "alae_mlp": Row(32, {"width": 256}, {}),
 }
 
 
@@ -167,7 +261,8 @@ def contestants(name: str, row: Row, keywords: dict[str, Any], fabric: Any) -> d
         return made
 
     fits = {"plain": PLAIN[name](player(), batches()), "as published": player().fit(fabric, batches())}
-    return fits | {" ".join(row.switches): player(**row.switches).fit(fabric, batches())}
+    switched = {" ".join(row.switches): player(**row.switches).fit(fabric, batches())} if row.switches else {}
+    return fits | switched
 
 
 def main() -> None:
