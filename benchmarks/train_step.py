@@ -158,7 +158,7 @@ def unfuse(net: nn.Module) -> nn.Module:
             if self.strengths:
                 x = x + self.strengths[i] * torch.randn(len(w), 1, *x.shape[2:], device=x.device)
             y_s, y_b = self.styles[i](w[:, i])[:, :, None, None].chunk(2, 1)
-            x = F.instance_norm(F.leaky_relu(x, 0.2)) * (y_s + 1) + y_b
+            x = F.instance_norm(F.leaky_relu(x, 0.2), eps=1e-8) * (y_s + 1) + y_b
         return x
 
     def down(self: Any, x: Tensor) -> tuple[Tensor, Tensor]:
