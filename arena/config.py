@@ -183,7 +183,8 @@ def at_home(base: dict[str, Any], layers: Iterable[Mapping[str, Any]]) -> list[M
     settings = base.pop("with", {})
     given = [layer["generator"] for layer in (base, *layers) if "generator" in layer]
     named = [value if isinstance(value, str) else value.get("name") for value in given if value]
-    if not named or not isinstance(named[-1], str):
+    named = [name for name in named if isinstance(name, str)]
+    if not named:
         return []
     data = read_named("gen", named[-1]).get("data")
     return [*([{"data": {"source": data}}] if data else []), settings.get(named[-1], {})]

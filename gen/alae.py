@@ -288,8 +288,8 @@ class MLPALAE(LatentAutoencoder):
 
     Args: `size` of the images; `latent`, the size of z and w; `width` of the two hidden layers of G and E;
     `mapping_layers` of F (the code's for MNIST: 50, 1024, 6); `pixel_init`, the deviation of the initial weights at the
-    pixels, E's first and G's last (code: 1). From 1 they stay white noise for long where pixels are many, and the images
-    too; 0.05 makes it learn 64 px in minutes. The rest as in ALAE.
+    pixels, E's first and G's last (code: 1): where pixels are many, weights from 1 stay white noise for long, and the
+    images with them; from 0.01 it learns 64 px in minutes. The rest as in ALAE.
     """
 
     def __init__(

@@ -88,3 +88,15 @@ def test_every_packaged_player_and_preset_resolves():
         for gen in names("gen"):
             for detect in names("detect"):
                 assert resolve([{"generator": gen, "detector": detect}], preset).generator.name == gen
+
+
+def test_a_generator_brings_its_data_and_the_presets_settings_with_it():
+    layers = [{"generator": "faceswap", "detector": "cnnspot"}, parse_set(["generator.width=24"])]
+    config = resolve(layers)
+    assert config.data.source == "faces-two"
+    assert config.generator_batch == 8
+    assert config.generator.options["width"] == 24
+    assert config.generator.options["size"] == config.data.size
+    mine = resolve([*layers, {"data": {"source": "faces", "size": 32}, "generator_batch": 3}])
+    assert (mine.data.source, mine.generator_batch, mine.generator.options["size"]) == ("faces", 3, 32)
+    assert resolve([{"generator": "cyclegan", "detector": "cnnspot"}]).data.source == "faces"
