@@ -177,6 +177,11 @@ def option_layers(options: dict[str, Any], file: dict[str, Any]) -> list[dict[st
     data = {"source": options["data"], "size": options["size"], "max_bad": options["max_bad"]}
     data["max_pixels"] = options["max_pixels"]
     data = {key: value for key, value in data.items() if value is not None}
+    if data.get("source") in EMBEDDED and Path(data["source"]).is_dir():
+        raise InputError(
+            f"--data {data['source']} is data of the lab's own, and a folder of that name lies here: write "
+            f"./{data['source']} for the folder, or call from elsewhere."
+        )
     if data.get("source") not in (None, *EMBEDDED):
         data["source"] = str(Path(data["source"]).resolve())
     if data:

@@ -249,6 +249,12 @@ def fill_from_run(config: RunConfig) -> RunConfig:
         found: PlayerConfig = getattr(config, kind)
         known = {"steps": config.rounds * getattr(config, f"{kind}_steps"), "size": config.data.size}
         asked = inspect.signature(find(found.of)).parameters
+        if "size" in asked and found.options.get("size", config.data.size) != config.data.size:
+            size = found.options["size"]
+            raise InputError(
+                f"{kind}.size is {size} and the images' size {config.data.size}: they must be equal. Set the images' "
+                f"alone (--size {size}); the {kind} follows."
+            )
         options = {key: value for key, value in known.items() if key in asked and key not in found.options}
         filled[kind] = found.model_copy(update={"options": {**found.options, **options}})
     return config.model_copy(update=filled)

@@ -81,7 +81,7 @@ def run(config: RunConfig, root: Path, watch: Any, command: str = "") -> dict[st
 
         arena = Arena(config, players, data, ledger, fabric, watch)
         for name, player in ((config.generator.short, arena.generator), (config.detector.short, arena.detector)):
-            facts["weights"][name] = getattr(player, "provenance", "from scratch, as published")
+            facts["weights"][name] = getattr(player, "provenance", "from scratch")
         summary = {
             "schema": SCHEMA, "run": ledger.root.resolve().name, "status": "running", "settings": config.model_dump(),
             "provenance": facts, "data": data.summary, "notes": notes(config, facts, arena), "rounds": [],

@@ -51,6 +51,8 @@ class Files:
             if path.is_file():
                 self.files.append(path)
                 continue
+            if not path.is_dir():
+                raise InputError(f"{path} is no image file and no folder. Check the path.")
             root = existing_folder(path)
             self.files += [root / name for name in sorted(walk(root)[0], key=natural)]
         if not self.files:

@@ -9,6 +9,7 @@ from arena.report.ledger_view import (
     Judged,
     Round,
     Score,
+    Truth,
     directions,
     judged,
     main_distance,
@@ -149,19 +150,31 @@ def _swaps(rounds: list[Round]) -> str:
         who, likeness = found.get(("identity", way)), found.get(("swap-psnr", way))
         said = []
         if who:
-            copy = f", a copy of the source {percent(who.references['copy'])}" if "copy" in who.references else ""
-            said.append(f"{percent(who.estimate.value)} show the person wanted (nearest of those known{copy})")
+            said.append(f"{percent(who.estimate.value)} show the person wanted{_beside(who)}")
         if likeness:
-            gain = likeness.over_mean
-            more = (
-                f", {gain.value:+.1f} dB ({gain.low:+.1f} to {gain.high:+.1f}) over the mean face"
-                if gain and (gain.low is not None and gain.high is not None)
-                else ""
-            )
-            said.append(f"PSNR to the exact swap {likeness.estimate.value:.1f} dB{more}")
+            said.append(f"PSNR to the exact swap {likeness.estimate.value:.1f} dB{_over_mean(likeness.over_mean)}")
         if said:
             parts.append(f"{arrow(way)}: {'; '.join(said)}")
     return f"Of the last round’s swaps, {'. '.join(parts)}." if parts else ""
+
+
+def _beside(who: Truth) -> str:
+    """What stands beside the share of swaps that show the person wanted: chance, the mean face, a copy."""
+    low, chance = who.estimate.low, who.references.get("chance")
+    found = ["no better than chance"] if low is not None and chance is not None and low <= chance else []
+    names = {"chance": "chance", "mean": "the mean face", "copy": "a copy of the source"}
+    found += [f"{name} {percent(who.references[key])}" for key, name in names.items() if key in who.references]
+    return f" ({', '.join(found)})" if found else ""
+
+
+def _over_mean(gain: Estimate | None) -> str:
+    if gain is None or gain.low is None or gain.high is None:
+        return ""
+    low, high = sorted((abs(gain.low), abs(gain.high)))
+    if gain.low > 0 or gain.high < 0:
+        side = "above" if gain.low > 0 else "below"
+        return f", {abs(gain.value):.1f} dB ({low:.1f} to {high:.1f}) {side} the mean face"
+    return f", no clear difference from the mean face ({gain.low:+.1f} to {gain.high:+.1f} dB)"
 
 
 def _floor(distance: Distance) -> str:

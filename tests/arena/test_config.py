@@ -100,3 +100,8 @@ def test_a_generator_brings_its_data_and_the_presets_settings_with_it():
     mine = resolve([*layers, {"data": {"source": "faces", "size": 32}, "generator_batch": 3}])
     assert (mine.data.source, mine.generator_batch, mine.generator.options["size"]) == ("faces", 3, 32)
     assert resolve([{"generator": "cyclegan", "detector": "cnnspot"}]).data.source == "faces"
+
+
+def test_a_generators_size_is_the_images():
+    with pytest.raises(InputError, match="--size 128"):
+        resolve([{"generator": "faceswap", "detector": "cnnspot"}, parse_set(["generator.size=128"])])
