@@ -516,3 +516,28 @@ def test_figures_that_are_no_numbers_are_missing():
     assert found.after.ap is found.after.eer is found.after.n_fake is None
     assert found.distances == []
     assert Estimate(0.9).compare(Estimate(0.5, 0.4, 0.6)) is None
+
+
+def test_the_verdict_on_swaps_says_what_chance_and_the_mean_face_reach(tmp_path):
+    from arena.report.words import verdict
+
+    def swaps(identity, low, gain):
+        share = {"value": identity, "low": low, "high": 1.0, "n": 50, "chance": 0.125, "mean": 0.4, "copy": 0.0}
+        near = {
+            "value": 21.0,
+            "low": 20.5,
+            "high": 21.5,
+            "over_mean": dict(zip(("value", "low", "high"), gain, strict=True)),
+        }
+        return {"rounds": [{"round": 0, "truth": {"identity:a2b": share, "swap-psnr:a2b": near}}]}
+
+    good, bad, even = (
+        verdict(swaps(*case))[-1]
+        for case in ((0.9, 0.8, (2.0, 1.5, 2.5)), (0.1, 0.05, (-7.4, -8.2, -6.6)), (0.2, 0.13, (0.1, -0.2, 0.4)))
+    )
+    assert "a→b: 90.0" in good
+    assert "no better than chance" not in good
+    assert "2.0 dB (1.5 to 2.5) above the mean face" in good
+    assert "no better than chance" in bad
+    assert "7.4 dB (6.6 to 8.2) below the mean face" in bad
+    assert "no clear difference from the mean face" in even
