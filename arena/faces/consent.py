@@ -11,6 +11,7 @@ from arena.errors import InputError
 
 FILE = "consent.yaml"
 NOT_STATED = "not stated"
+LONGEST = 2000  # characters
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
 
@@ -34,6 +35,8 @@ def statement(text: str | None, folders: Iterable[Path]) -> str:
     if text is not None:
         if not text.strip():
             raise InputError("--consent is empty. Say who agreed, to what, and where the pictures come from.")
+        if len(text) > LONGEST:
+            raise InputError(f"--consent has {len(text):,} characters. Say it in at most {LONGEST:,}.")
         return " ".join(text.split())
     files = dict.fromkeys(folder.resolve() / FILE for folder in folders)
     found = [str(validate(Consent, read_yaml(file), str(file))) for file in files if file.is_file()]

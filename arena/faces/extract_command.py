@@ -1,6 +1,7 @@
 """`arena extract`: faces out of images and videos."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,9 @@ def extract(paths: tuple[Path, ...], as_json: bool, **options: Any) -> None:
 
     if options["landmarks"] and options["locator"] != "given":
         raise InputError("--landmarks is for --locator given. Add that, or leave --landmarks out.")
+    for name in ("coverage", "min_size", "min_sharpness"):
+        if not math.isfinite(options[name]):
+            raise InputError(f"--{name.replace('_', '-')}: expected a finite number, not {options[name]}.")
     device = check_device(options.pop("device"))
     batch_size, min_size = options.pop("batch_size"), options["min_size"]
     finder = locator(

@@ -25,6 +25,7 @@ from arena.faces import need
 NAMES = ("mtcnn", "yunet", "given")
 YUNET = "face_detection_yunet_2023mar.onnx (230 kB, MIT) from github.com/opencv/opencv_zoo, models/face_detection_yunet"
 MOST_LINE, MOST_LINES = 1 << 16, 5_000_000
+FARTHEST = 1e5  # pixels: no picture that is read is so wide
 
 Places = Sequence[tuple[str, int]]  # of each frame: its source's name and its number there
 
@@ -157,7 +158,10 @@ class Given:
     def __call__(self, frames: Sequence[np.ndarray], places: Places | None = None) -> list[list[Face]]:
         if places is None:
             raise InputError(f"points from {self.path.name} need to know which source and frame a picture is.")
-        return [self.faces.get((source, number), []) for source, number in places]
+        return [
+            [face for face in self.faces.get(place, []) if _shows(face.box, frame.shape[1], frame.shape[0])]
+            for frame, place in zip(frames, places, strict=True)
+        ]
 
     def _add(self, line: bytes, where: str) -> None:
         try:
@@ -166,12 +170,13 @@ class Given:
             points, score = np.asarray(row["points"], float), float(row.get("score", 1.0))
             box = np.asarray(row.get("box") or _around(points), float)
             fine = isinstance(source, str) and type(number) is int and points.shape in ((5, 2), (68, 2))
-            fine = fine and box.shape == (4,) and bool(np.isfinite([*points.ravel(), *box, score]).all())
+            numbers = np.array([*points.ravel(), *box, score])
+            fine = fine and box.shape == (4,) and bool((np.isfinite(numbers) & (np.abs(numbers) < FARTHEST)).all())
         except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError, OverflowError):
             fine = False
         if not fine:
             raise InputError(
-                f'{where}: expected {{"source": "name", "frame": 0, "points": [[x, y], ...]}}, 5 or 68 finite points.'
+                f'{where}: expected {{"source": "name", "frame": 0, "points": [[x, y], ...]}}, 5 or 68 in pixels.'
             )
         known = points if len(points) == 68 else None
         faces = [replace(face, landmarks=known) for face in _sorted([(box, five(points), score)], 0.0)]
@@ -197,7 +202,9 @@ def locator(
         return YuNet(model)
     if name == "given":
         if landmarks is None or not landmarks.is_file():
-            raise InputError(f"the locator given takes its points from --landmarks FILE, not from {landmarks}.")
+            raise InputError(
+                f"--locator given takes its points from --landmarks FILE; {landmarks or 'none'} is no file."
+            )
         return Given(landmarks)
     raise InputError(f"unknown locator {name!r}: use {', '.join(NAMES)}.")
 
@@ -219,6 +226,13 @@ def _sorted(found: Any, least: float) -> list[Face]:
             left, top, right, bottom = (float(v) for v in box)
             faces.append(Face((left, top, right, bottom), points, min(1.0, float(score))))
     return sorted(faces, key=lambda face: -face.area)
+
+
+def _shows(box: tuple[float, float, float, float], width: int, height: int) -> bool:
+    """Whether a box lies in the picture, at least in part, and is not many times its size."""
+    left, top, right, bottom = box
+    inside = left < width and top < height and right > 0 and bottom > 0
+    return inside and right - left <= 4 * width and bottom - top <= 4 * height
 
 
 def _around(points: np.ndarray) -> list[float]:

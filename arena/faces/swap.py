@@ -64,10 +64,10 @@ class Work:
         """Swap the faces of `path` into `out`.
 
         An image becomes a PNG, a folder's images (those further below, too) PNGs of the same names, a video one of the
-        same length, rate and sound. Without a face a picture stays as it is; an image alone is an InputError then, and
-        of a video without any face nothing is written. Returns `out` (None for such a video), `manifest` and counts:
-        `frames`, `without_face`, `faces`, `lost` (frames that do not decode), `unreadable` (a folder's images). Raises
-        InputError for unusable input, and where `out` is there already.
+        same length, rate and sound. Without a face a picture stays as it is; of an image alone, or a video without any
+        face, nothing is written. Returns `out` (None then), `manifest` and counts: `frames`, `without_face`, `faces`,
+        `lost` (frames that do not decode), `unreadable` (a folder's images). Raises InputError for unusable input, and
+        where `out` is there already.
         """
         does: dict[str, Callable[[Path, Path], dict[str, Any]]]
         does = {"image": self.image, "folder": self.folder, "video": self.video}
@@ -81,9 +81,7 @@ class Work:
         examine(source)
         for _, image, count in self.converted([source]):
             if image is not None and not count:
-                raise InputError(
-                    f"no face was found in {path}. `--landmarks` says where one is; another --locator may see it."
-                )
+                return {"out": None, "manifest": None, "frames": 1, "without_face": 1, "faces": 0, "lost": 0}
             if image is not None:
                 row = self.write(source, image, count, out)
         if source.trouble:
@@ -98,13 +96,11 @@ class Work:
         sources = [s for s in find([path], out) if s.path.suffix.lower() in decode.SUFFIXES]
         if not sources:
             raise InputError(f"no PNG, JPEG, WEBP or BMP picture lies in {path}. Videos are swapped one at a time.")
-        targets = {source.name: out / Path(source.name).with_suffix(".png") for source in sources}
-        taken: dict[Path, str] = {}
-        for name, file in targets.items():
-            if file in taken:
-                raise InputError(f"{path}: {taken[file]} and {name} would both become {file}. Rename one of them.")
-            taken[file] = name
-        for file in (out / LIST, *taken):
+        targets: dict[str, Path] = {}
+        for source in sources:
+            file = out / Path(source.name).with_suffix(".png")  # of a.jpg and a.png the second becomes a.png.png
+            targets[source.name] = file if file not in targets.values() else out / f"{source.name}.png"
+        for file in (out / LIST, *targets.values()):
             if file.exists():
                 raise InputError(f"{file} exists, and nothing is overwritten. Name another folder for OUT.")
         rows: list[dict[str, Any]] = []

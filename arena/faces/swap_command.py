@@ -107,13 +107,13 @@ def swap(path: Path, source: Path, out: Path, as_json: bool, **options: Any) -> 
     )
     folder = source if source.is_dir() else source.parent
     consent = statement(options["consent"], [folder, *training_folders(net.data)])
-    if consent == NOT_STATED:
-        click.echo("arena: consent: not stated. Say who agreed with --consent, or in a consent.yaml.", err=True)
     converter = Converter(net, finder, look, options["batch_size"])
     with bar("pictures", as_json) as progress:
         work = Work(converter, consent, visible_mark=options["visible_mark"], progress=progress)
         found = work.swap(source, out)
     click.echo(json.dumps(found, indent=1) if as_json else report(found))
+    if found["faces"] and consent == NOT_STATED:
+        click.echo("arena: consent: not stated. Say who agreed with --consent, or in a consent.yaml.", err=True)
     if not found["faces"]:
         click.echo("arena: no face was found, so nothing was swapped. Another --locator may see one.", err=True)
         raise click.exceptions.Exit(1)
@@ -121,7 +121,7 @@ def swap(path: Path, source: Path, out: Path, as_json: bool, **options: Any) -> 
 
 def report(found: dict[str, Any]) -> str:
     """What was done, in a few lines."""
-    lines = [f"{found['out'] or 'nothing written'}: {found['faces']} faces swapped in {found['frames']} pictures"]
+    lines = [f"{found['out'] or 'nothing written'}: faces swapped: {found['faces']}, pictures: {found['frames']}"]
     lines += [f"  {found[name]:6} {text}" for name, text in (
         ("without_face", "pictures without a face, passed through"), ("lost", "frames that could not be decoded"),
     ) if found[name]]  # fmt: skip

@@ -6,6 +6,7 @@ sides only: an odd picture gets one more column or row, its last one repeated.
 """
 
 import os
+import stat
 from array import array
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -283,6 +284,8 @@ class Writer:
 
 def _head(path: Path) -> bytes:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would let us wait for ever
+            raise InputError(f"{path} is no regular file. Take it out, or give an image or a video.")
         with path.open("rb") as file:
             head = file.read(64)
     except FileNotFoundError:

@@ -20,7 +20,7 @@ from arena.data.faces import clip, render
 from arena.errors import InputError
 from arena.faces.consent import statement
 from arena.faces.convert import Converter, Look, open_net, trained_coverage
-from arena.faces.locate import Face, five
+from arena.faces.locate import Face, Given, five
 from arena.faces.paste import warp_back
 from arena.faces.sidecar import Crop, write
 from arena.faces.swap_command import swap
@@ -28,7 +28,7 @@ from arena.faces.swap_command import swap
 av, cv2 = pytest.importorskip("av"), pytest.importorskip("cv2")
 pytest.importorskip("facenet_pytorch")
 
-from arena.faces.video import open_video  # noqa: E402
+from arena.faces.video import kind, open_video  # noqa: E402
 
 SIDE, FRAMES, BLANK = 192, 20, range(8, 11)
 
@@ -401,7 +401,6 @@ def test_a_consent_file_is_read_strictly(tmp_path, text):
 
 
 @pytest.mark.parametrize(("run", "source", "out", "words", "expected"), [
-    ("paint", "wall.png", "a.png", (), "no face was found"),
     ("paint", "face.png", "a.jpg", (), r"becomes a \.png"),
     ("paint", "face.png", "face.png", (), "exists"),
     ("paint", "clip.mp4", "clip.mp4", (), "exists"),
@@ -448,3 +447,38 @@ def test_help_names_every_option():
         if isinstance(option, click.Option):
             assert option.opts[0] in shown
             assert option.help
+
+
+def test_an_image_without_a_face_is_a_no(home, tmp_path):
+    _, warned = arena(weights(home, "paint"), home / "wall.png", tmp_path / "a.png", code=1)
+    assert "no face was found" in warned
+    assert not [*tmp_path.iterdir()]
+
+
+def test_names_that_would_clash_are_kept_apart(home, tmp_path):
+    both = tmp_path / "both"
+    both.mkdir()
+    picture = Image.open(home / "wall.png")
+    picture.save(both / "a.png")
+    picture.convert("RGB").save(both / "a.jpg")
+    arena(weights(home, "paint"), both, tmp_path / "out", code=1)
+    assert {file.name for file in (tmp_path / "out").glob("*.png")} == {"a.png", "a.png.png"}
+
+
+def test_what_would_block_or_flood_is_refused(home, tmp_path):
+    import os
+
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(InputError, match="no regular file"):
+        kind(tmp_path / "pipe.png")
+    with pytest.raises(InputError, match="characters"):
+        statement("a" * 3000, [])
+    points = np.array([[1e300, 0.0], [2, 0], [1, 1], [0, 2], [2, 2]]).tolist()
+    for far in (points, np.array([[1e9, 0.0], [2, 0], [1, 1], [0, 2], [2, 2]]).tolist()):
+        (tmp_path / "far.jsonl").write_text(json.dumps({"source": "a.png", "points": far}))
+        with pytest.raises(InputError, match="line 1"):
+            Given(tmp_path / "far.jsonl")
+    outside = (np.array([[0.0, 0], [20, 0], [10, 10], [0, 20], [20, 20]]) + 9000).tolist()
+    (tmp_path / "outside.jsonl").write_text(json.dumps({"source": "a.png", "points": outside}))
+    frame = np.zeros((100, 100, 3), np.uint8)
+    assert Given(tmp_path / "outside.jsonl")([frame], [("a.png", 0)]) == [[]]
