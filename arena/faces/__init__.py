@@ -6,6 +6,10 @@ from typing import Any
 from arena.errors import InputError
 
 
+def plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def need(module: str) -> Any:
     """Import a module of the extra `faces`. Raises InputError that says how to install it."""
     try:

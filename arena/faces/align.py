@@ -5,6 +5,8 @@ A matrix is 2x3 and maps picture to crop: crop = M[:, :2] @ picture + M[:, 2]. P
 nose, left and right corner of the mouth; left is the picture's left.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,6 +14,8 @@ from torch import Tensor
 # A face seen from the front, in distances between the eyes, from the middle of the crop.
 FACE = ((-0.5, -0.35), (0.5, -0.35), (0.0, 0.22), (-0.41, 0.77), (0.41, 0.77))
 SIDE = 3.2  # the crop's side at coverage 1: hairline to chin (about 3) and a little
+WIDEST = 10  # times the longer side of its picture that a crop may show, mostly of what lies beyond the edge
+SAMPLES = 1 << 22  # at a time: a crop of a huge face takes no more memory
 
 
 def template(size: int, coverage: float = 1.0) -> Tensor:
@@ -55,6 +59,22 @@ def scale(matrices: Tensor) -> Tensor:
     return torch.linalg.det(matrices[..., :2]).abs().sqrt()
 
 
+def reach(matrix: Tensor, size: int, height: int, width: int) -> tuple[slice, slice] | None:
+    """The rows and columns of a height x width picture that a crop of `size` touches; None where there are none."""
+    corners = torch.tensor([[0, 0], [size, 0], [0, size], [size, size]]).to(matrix)
+    places = move(invert(matrix), corners)
+    left, top = places.amin(0).floor().long().clamp(min=0).tolist()
+    right, bottom = places.amax(0).ceil().long().minimum(torch.tensor([width, height])).tolist()
+    return (slice(top, bottom), slice(left, right)) if top < bottom and left < right else None
+
+
+def usable(points: Tensor, target: Tensor, size: int, height: int, width: int) -> bool:
+    """Whether a face's crop touches its height x width picture and has at most `WIDEST` times its longer side."""
+    matrix = similarity(points[None], target)
+    least = size / (WIDEST * max(height, width))
+    return bool(least <= scale(matrix) < math.inf) and reach(matrix[0], size, height, width) is not None
+
+
 def crop(frames: Tensor, matrices: Tensor, size: int, rows: Tensor | None = None) -> Tensor:
     """Cut faces out: frames B 3 H W (uint8 or float, whose range stays), matrices N 2 3 -> float N 3 size size.
 
@@ -85,8 +105,11 @@ def _sample(frame: Tensor, back: Tensor, size: int, finer: int) -> Tensor:
     turn = (2 * back[:, :2] / sides[:, None]).float().to(frame.device)
     shift = (2 * (back[:, 2] - torch.tensor([left, top])) / sides - 1).float().to(frame.device)
     ticks = (torch.arange(size * finer, device=frame.device) + 0.5) / finer
-    y, x = torch.meshgrid(ticks, ticks, indexing="ij")
-    grid = torch.stack([x, y], -1) @ turn.mT + shift
     mode = "bicubic" if finer == 1 else "bilinear"
-    fine = F.grid_sample(part, grid[None], mode, padding_mode="border", align_corners=False)
-    return F.avg_pool2d(fine, finer)[0] if finer > 1 else fine[0]
+    strips = []
+    for rows in ticks.split(finer * max(1, SAMPLES // (size * finer**2))):
+        y, x = torch.meshgrid(rows, ticks, indexing="ij")
+        grid = torch.stack([x, y], -1) @ turn.mT + shift
+        fine = F.grid_sample(part, grid[None], mode, padding_mode="border", align_corners=False)
+        strips.append(F.avg_pool2d(fine, finer)[0])
+    return torch.cat(strips, 1)

@@ -126,8 +126,15 @@ class Converter:
         return list(self.paste(frames, found, dressed, masks, matrices))
 
     def locate(self, frames: Sequence[np.ndarray], places: Places) -> list[list[Face]]:
-        found = self.locator(frames, places)
+        """The faces of each frame that can be cropped, the largest first."""
+        found = [
+            [face for face in faces if self.usable(face, frame)]
+            for frame, faces in zip(frames, self.locator(frames, places), strict=True)
+        ]
         return [faces[:1] for faces in found] if self.look.faces == "largest" else found
+
+    def usable(self, face: Face, frame: np.ndarray) -> bool:
+        return align.usable(torch.from_numpy(face.points), self.target, self.net.size, *frame.shape[:2])
 
     def crop(self, frames: Sequence[np.ndarray], found: list[list[Face]]) -> tuple[Tensor, Tensor]:
         """All faces, in order: N 3 S S in [-1, 1] on the device, and their matrices, N 2 3."""

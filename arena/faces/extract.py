@@ -6,6 +6,7 @@ the first one stopped; being hidden, it is passed over where OUT is used as data
 """
 
 import io
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -55,8 +56,11 @@ class Settings:
             raise InputError(f"--size: a crop has 16 to 2048 pixels a side, not {self.size}.")
         if not 0.2 <= self.coverage <= 5:
             raise InputError(f"--coverage: 0.2 to 5 (1 = hairline to chin), not {self.coverage}.")
-        if self.every < 1 or not self.min_size >= 0 or not self.min_sharpness >= 0:
-            raise InputError("--every is a number of frames, 1 or more; --min-size and --min-sharpness are 0 or more.")
+        if self.every < 1:
+            raise InputError(f"--every: each how many-th frame, 1 or more, not {self.every}.")
+        for option, value in (("--min-size", self.min_size), ("--min-sharpness", self.min_sharpness)):
+            if not 0 <= value < math.inf:
+                raise InputError(f"{option}: a finite number, 0 or more, not {value}.")
 
 
 def extract(
@@ -199,14 +203,15 @@ class _Work:
         self.recent: deque[Tensor] = deque(maxlen=RECENT)
 
     def _cut(self, shot: Shot, image: np.ndarray, faces: Sequence[Face]) -> None:
+        size, sides = self.settings.size, image.shape[:2]
+        faces = [face for face in faces if align.usable(torch.from_numpy(face.points), self.target, size, *sides)]
         self.counts["frames"] += 1
         self.counts["without_face"] += not faces
         if not faces:
             return
         faces = faces[:1] if self.settings.largest else faces
         frame = torch.from_numpy(image).permute(2, 0, 1)[None].to(self.device)
-        points = torch.from_numpy(np.stack([face.points for face in faces]))
-        matrices = align.similarity(points, self.target)
+        matrices = align.similarity(torch.from_numpy(np.stack([face.points for face in faces])), self.target)
         sides = self.settings.size / align.scale(matrices) / self.settings.coverage  # hairline to chin
         big = [n for n, side in enumerate(sides.tolist()) if side >= self.settings.min_size]
         self.counts["too_small"] += len(faces) - len(big)
@@ -266,6 +271,9 @@ def _prepare(out: Path, asked: dict[str, Any]) -> None:
         other = [f"{key} {had.get(key)} (now {asked[key]})" for key in asked if had.get(key) != asked[key]]
         if other:
             raise InputError(f"{out} was extracted with other settings: {', '.join(other)}. Give another OUT.")
+        for folder in (out, out / ".extract", out / ".extract" / "sources"):
+            for stray in folder.glob(".*.part"):  # of a call that was killed while it wrote
+                stray.unlink(missing_ok=True)
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is there already and no earlier extraction. Give an empty or a new folder as OUT.")
     else:

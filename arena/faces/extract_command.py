@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from arena.errors import InputError
+from arena.faces import plural
 from arena.terminal import bar, example
 
 
@@ -56,15 +57,11 @@ def extract(paths: tuple[Path, ...], as_json: bool, **options: Any) -> None:
         if not math.isfinite(options[name]):
             raise InputError(f"--{name.replace('_', '-')}: expected a finite number, not {options[name]}.")
     device = check_device(options.pop("device"))
-    batch_size, min_size = options.pop("batch_size"), options["min_size"]
-    finder = locator(
-        options.pop("locator"),
-        device=device,
-        model=options.pop("face_model"),
-        landmarks=options.pop("landmarks"),
-        smallest=max(20.0, 0.7 * min_size),  # MTCNN's boxes are narrower than hairline to chin
-    )
+    batch_size, landmarks = options.pop("batch_size"), options.pop("landmarks")
+    name, model = options.pop("locator"), options.pop("face_model")
     settings = extracting.Settings(**options)
+    smallest = max(20.0, 0.7 * settings.min_size)  # MTCNN's boxes are narrower than hairline to chin
+    finder = locator(name, device=device, model=model, landmarks=landmarks, smallest=smallest)
     try:
         with bar("sources", as_json) as progress:
             found = extracting.extract(
@@ -78,15 +75,20 @@ def extract(paths: tuple[Path, ...], as_json: bool, **options: Any) -> None:
         click.echo(json.dumps(found, indent=1))
     else:
         click.echo(report(out, found))
+    if counts["lost_frames"]:
+        click.echo(f"arena: {plural(counts['lost_frames'], 'frame')} could not be decoded.", err=True)
     if not counts["crops"]:
-        click.echo("arena: no face came out. Lower --min-size, or try another --locator.", err=True)
+        unseen = landmarks and counts["without_face"] == counts["frames"]
+        cure = f"{landmarks} has no usable line for INPUT" if unseen else "Lower --min-size, or try another --locator"
+        click.echo(f"arena: no face came out. {cure}.", err=True)
         raise click.exceptions.Exit(1)
 
 
 def report(out: Path, found: dict[str, Any]) -> str:
     """What came out, in a few lines."""
     counts = found["counts"]
-    lines = [f"{counts['crops']} crops in {out} from {counts['frames']} frames of {counts['sources']} sources"]
+    crops, frames, sources = (plural(counts[name], name[:-1]) for name in ("crops", "frames", "sources"))
+    lines = [f"{crops} in {out} from {frames} of {sources}"]
     share = f" ({found['frames_with_face']:.1%} have one)" if counts["frames"] else ""
     words = {
         "without_face": f"frames without a face{share}",

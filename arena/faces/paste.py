@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from arena.faces import need
-from arena.faces.align import invert, move, scale
+from arena.faces.align import reach, scale
 
 MARGIN = 2  # pixels that seamlessClone wants around a mask
 
@@ -32,15 +32,6 @@ def paste(picture: np.ndarray, face: Tensor, mask: Tensor, matrix: Tensor, blend
         rgb = torch.from_numpy(clone).to(rgb).permute(2, 0, 1)
     under = torch.from_numpy(patch).to(rgb).permute(2, 0, 1)
     patch[...] = to_bytes(under + cover * (rgb - under))
-
-
-def reach(matrix: Tensor, size: int, height: int, width: int) -> tuple[slice, slice] | None:
-    """The rows and columns of a height x width picture that a crop of `size` touches; None where there are none."""
-    corners = torch.tensor([[0, 0], [size, 0], [0, size], [size, size]]).to(matrix)
-    places = move(invert(matrix), corners)
-    left, top = places.amin(0).floor().long().clamp(min=0).tolist()
-    right, bottom = places.amax(0).ceil().long().minimum(torch.tensor([width, height])).tolist()
-    return (slice(top, bottom), slice(left, right)) if top < bottom and left < right else None
 
 
 def warp_back(layer: Tensor, matrix: Tensor, top: int, left: int, height: int, width: int) -> Tensor:
