@@ -40,4 +40,7 @@ def statement(text: str | None, folders: Iterable[Path]) -> str:
         return " ".join(text.split())
     files = dict.fromkeys(folder.resolve() / FILE for folder in folders)
     found = [str(validate(Consent, read_yaml(file), str(file))) for file in files if file.is_file()]
-    return " | ".join(" ".join(one.split()) for one in dict.fromkeys(found)) or NOT_STATED
+    said = " | ".join(" ".join(one.split()) for one in dict.fromkeys(found))
+    if len(said) > LONGEST:
+        raise InputError(f"{FILE}: {len(said):,} characters in all. Say it in at most {LONGEST:,}, or by --consent.")
+    return said or NOT_STATED

@@ -203,8 +203,10 @@ class _Work:
         self.recent: deque[Tensor] = deque(maxlen=RECENT)
 
     def _cut(self, shot: Shot, image: np.ndarray, faces: Sequence[Face]) -> None:
-        size, sides = self.settings.size, image.shape[:2]
-        faces = [face for face in faces if align.usable(torch.from_numpy(face.points), self.target, size, *sides)]
+        size, (height, width) = self.settings.size, image.shape[:2]
+        faces = [
+            face for face in faces if align.usable(torch.from_numpy(face.points), self.target, size, height, width)
+        ]
         self.counts["frames"] += 1
         self.counts["without_face"] += not faces
         if not faces:

@@ -1,7 +1,6 @@
 """`arena extract`: faces out of images and videos."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +52,12 @@ def extract(paths: tuple[Path, ...], as_json: bool, **options: Any) -> None:
 
     if options["landmarks"] and options["locator"] != "given":
         raise InputError("--landmarks is for --locator given. Add that, or leave --landmarks out.")
-    for name in ("coverage", "min_size", "min_sharpness"):
-        if not math.isfinite(options[name]):
-            raise InputError(f"--{name.replace('_', '-')}: expected a finite number, not {options[name]}.")
     device = check_device(options.pop("device"))
     batch_size, landmarks = options.pop("batch_size"), options.pop("landmarks")
     name, model = options.pop("locator"), options.pop("face_model")
-    settings = extracting.Settings(**options)
-    smallest = max(20.0, 0.7 * settings.min_size)  # MTCNN's boxes are narrower than hairline to chin
+    smallest = max(20.0, 0.7 * options["min_size"])  # MTCNN's boxes are narrower than hairline to chin
     finder = locator(name, device=device, model=model, landmarks=landmarks, smallest=smallest)
+    settings = extracting.Settings(**options)
     try:
         with bar("sources", as_json) as progress:
             found = extracting.extract(

@@ -76,7 +76,7 @@ def shots(sources: Iterable[Source], every: int, max_pixels: int) -> Iterator[Sh
             else:
                 yield _image(source, max_pixels)
         except (InputError, decode.BadImage) as error:
-            source.trouble = str(error).removeprefix(f"{source.path}").lstrip(": ")
+            source.trouble = str(error).removeprefix(f"{source.path}").lstrip(": ").replace("--max-pixels", "shrink it")
         yield Shot(source, 0, 0.0, None, 1.0)
 
 
@@ -143,6 +143,7 @@ def _frames(source: Source, every: int) -> Iterator[Shot]:
 
 
 def _image(source: Source, max_pixels: int) -> Shot:
+    kind(source.path)  # no pipe, nor another file that is never read to its end
     image = decode.header(decode.read_bytes(source.path, max_pixels), max_pixels)
     text = {key: value for key, value in image.info.items() if isinstance(key, str) and isinstance(value, str)}
     rgb = np.array(decode.decode(image))

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from arena.errors import InputError
+from arena.faces import plural
 from arena.terminal import bar, example
 
 FILE = click.Path(path_type=Path)
@@ -114,8 +115,12 @@ def swap(path: Path, source: Path, out: Path, as_json: bool, **options: Any) -> 
     click.echo(json.dumps(found, indent=1) if as_json else report(found))
     if found["faces"] and consent == NOT_STATED:
         click.echo("arena: consent: not stated. Say who agreed with --consent, or in a consent.yaml.", err=True)
+    if found["lost"]:
+        click.echo(f"arena: {plural(found['lost'], 'frame')} could not be decoded.", err=True)
     if not found["faces"]:
-        click.echo("arena: no face was found, so nothing was swapped. Another --locator may see one.", err=True)
+        given = options["landmarks"]
+        cure = f"{given} has no usable line for {source.name}" if given else "Another --locator may see one"
+        click.echo(f"arena: no face was found, so nothing was swapped. {cure}.", err=True)
         raise click.exceptions.Exit(1)
 
 

@@ -66,7 +66,7 @@ class Video:
                     if packet.size and not packet.is_discard:
                         timed &= packet.pts is not None
                         times.append(packet.pts or 0)
-            self.lost = self._missing = max(0, stream.frames - held)
+            promised, length = stream.frames, (container.duration or 0) / 1e6  # what the header says
             self.synthetic = _synthetic(container.metadata)
             self.time_base: Fraction = stream.time_base
             self.aspect: Fraction | None = stream.codec_context.sample_aspect_ratio
@@ -75,6 +75,10 @@ class Video:
         ticks = np.sort(np.asarray(times, dtype=np.int64))
         self._first: int | None = int(ticks[0]) if timed and len(ticks) else None
         self.rate, self.variable = _rate((ticks - ticks[:1]) if timed else None, self.time_base, rates)
+        if not promised and not self.variable:  # no count (MKV, TS, AVI): by the length, where clearly more is missing
+            by_length = round(length * float(self.rate))
+            promised = by_length if by_length - held > max(5, by_length // 10) else 0
+        self.lost = self._missing = max(0, promised - held)
         span = float((int(ticks[-1]) - int(ticks[0])) * self.time_base) if timed and len(ticks) else None
         self.seconds = (self.count - 1) / float(self.rate) if span is None else span
         self.seconds += float(1 / self.rate)

@@ -1,6 +1,7 @@
 """`arena swap` from file to file: rendered faces of nobody, planted generators whose swap is known."""
 
 import json
+import os
 import re
 import textwrap
 from fractions import Fraction
@@ -323,13 +324,14 @@ def test_a_folder_becomes_a_folder(home, tmp_path):
     Image.fromarray(faces[1]).save(source / "sub" / "b.jpg", quality=95)
     Image.fromarray(read(home / "wall.png")).save(source / "c.bmp")
     (source / "d.png").write_bytes((source / "a.png").read_bytes()[:900])
-    (source / "e.png").write_bytes(b"")
+    os.mkfifo(source / "e.png")
     (source / "f.jpg").write_bytes((home / "clip.mp4").read_bytes())
     (source / "consent.yaml").write_text("who: nobody\nsource: drawn by the lab\npermission: anything\n")
     printed, warned = arena(weights(home, "paint"), source, out, "--json")
     found = json.loads(printed)
     assert (found["frames"], found["faces"], found["without_face"], len(found["unreadable"])) == (3, 2, 1, 3)
     assert any(text.startswith("d.png: truncated") for text in found["unreadable"])
+    assert any(text.startswith("e.png: is no regular file") for text in found["unreadable"])
     assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*.png")) == ["a.png", "c.png", "sub/b.png"]
     assert np.array_equal(read(out / "c.png"), read(home / "wall.png"))  # passed through
     assert "Synthetic" not in Image.open(out / "c.png").text
@@ -397,6 +399,12 @@ def test_a_consent_file_is_read_strictly(tmp_path, text):
         statement("  ", [tmp_path])
 
 
+def test_consent_files_are_limited_in_all(tmp_path):
+    (tmp_path / "consent.yaml").write_text("".join(f"{key}: {'a' * 900}\n" for key in ("who", "source", "permission")))
+    with pytest.raises(InputError, match="at most 2,000"):
+        statement(None, [tmp_path])
+
+
 # What is wrong with an input
 
 
@@ -452,6 +460,9 @@ def test_help_names_every_option():
 def test_an_image_without_a_face_is_a_no(home, tmp_path):
     _, warned = arena(weights(home, "paint"), home / "wall.png", tmp_path / "a.png", code=1)
     assert "no face was found" in warned
+    words = ("--locator", "given", "--landmarks", home / "points.jsonl")
+    _, warned = arena(weights(home, "paint"), home / "wall.png", tmp_path / "a.png", *words, code=1)
+    assert "points.jsonl has no usable line for wall.png" in warned
     assert not [*tmp_path.iterdir()]
 
 
@@ -466,8 +477,6 @@ def test_names_that_would_clash_are_kept_apart(home, tmp_path):
 
 
 def test_what_would_block_or_flood_is_refused(home, tmp_path):
-    import os
-
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(InputError, match="no regular file"):
         kind(tmp_path / "pipe.png")

@@ -1,6 +1,7 @@
 """Extraction: the mathematics of alignment, the locators, the sidecar, and whole extractions of rendered faces."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -397,8 +398,10 @@ def test_bad_inputs_are_named_and_do_not_end_it(clips, tmp_path):
     good = (folder / "take 0_b.mp4").read_bytes()
     (folder / "half.mp4").write_bytes(good[: len(good) // 2])
     (folder / "copy.mp4").write_bytes(good)
+    os.mkfifo(folder / "pipe.png")
     found = extract([folder, folder / "take 0_b.mp4"], tmp_path / "out", given, SMALL)
-    assert {bad["source"] for bad in found["bad"]} == {"text.mp4", "empty.png", "half.mp4"}
+    assert {bad["source"] for bad in found["bad"]} == {"text.mp4", "empty.png", "half.mp4", "pipe.png"}
+    assert "no regular file" in next(bad["reason"] for bad in found["bad"] if bad["source"] == "pipe.png")
     assert all(bad["reason"] and "\n" not in bad["reason"] for bad in found["bad"])
     assert (found["counts"]["sources"], found["counts"]["copies"]) == (5, 1)
 
@@ -439,6 +442,36 @@ def test_a_crop_is_marked_synthetic_where_its_source_is(tmp_path):
     assert "Synthetic" not in texts["camera-f000000-0.png"]
 
 
+def test_a_face_beyond_the_picture_or_many_times_its_size_is_none(tmp_path):
+    """Whoever says so: 100 px of picture, eyes 20 px apart inside it, outside it, and 2000 px apart."""
+    for name, (eyes, at) in {"in": (20, 50), "out": (20, 400), "huge": (2000, 50)}.items():
+        found = align.usable(
+            torch.tensor(align.FACE, dtype=torch.float64) * eyes + at, align.template(64), 64, 100, 100
+        )
+        assert found == (name == "in"), name
+    face = torch.tensor(align.FACE, dtype=torch.float64)
+    mirrored = face.roll(1, 1) * 20  # turns and scales to nothing, or nearly: never an inverse of it
+    assert not align.usable(mirrored * 0, align.template(64), 64, 100, 100)
+
+
+def test_a_crop_in_strips_is_the_crop(monkeypatch):
+    frame = torch.from_numpy(RNG.uniform(0, 255, (1, 3, 90, 120)))
+    matrix = torch.tensor([[[0.11, 0.04, 9.0], [-0.04, 0.11, 14.0]]])
+    whole = align.crop(frame, matrix, 24)
+    monkeypatch.setattr(align, "SAMPLES", 5000)
+    assert torch.equal(align.crop(frame, matrix, 24), whole)
+
+
+def test_what_a_killed_call_left_half_written_is_removed(clips, tmp_path):
+    folder, given = clips
+    extract([folder], tmp_path / "out", given, SMALL)
+    strays = [tmp_path / "out" / name for name in (".a-0.png.x.part", ".extract/.sheet.png.x.part")]
+    for stray in strays:
+        stray.write_bytes(b"half")
+    extract([folder], tmp_path / "out", given, SMALL)
+    assert not any(stray.exists() for stray in strays)
+
+
 def test_two_sources_of_one_name_keep_apart(tmp_path):
     for folder in ("x", "y"):
         (tmp_path / folder).mkdir()
@@ -458,7 +491,7 @@ def test_the_command_extracts_and_reports(mtcnn, tmp_path):
     Image.fromarray(scene(face, 40, 30)).save(tmp_path / "a.png")
     done = CliRunner().invoke(command, [str(tmp_path / "a.png"), str(tmp_path / "out"), "--device", "cpu"])
     assert done.exit_code == 0, done.output
-    assert "1 crops in" in done.output
+    assert "1 crop in" in done.output
     assert "0 frames without a face (100.0% have one)" in done.output
     words = [str(tmp_path / "a.png"), str(tmp_path / "out"), "--device", "cpu", "--json"]
     assert json.loads(CliRunner().invoke(command, words).stdout)["counts"]["crops"] == 1
@@ -474,7 +507,10 @@ def test_the_command_refuses_what_makes_no_sense(tmp_path):
         ("out",): "expected INPUT",
         ("a.png", "out", "--landmarks", "x"): "is for --locator given",
         ("a.png", "out", "--locator", "yunet", "--face-model", "none"): "no model file",
-        ("a.png", "out", "--size", "3", "--locator", "given", "--landmarks", __file__): "line 1",
+        ("a.png", "out", "--size", "30", "--locator", "given", "--landmarks", __file__): "line 1",
+        ("a.png", "out", "--size", "3"): "--size",
+        ("a.png", "out", "--min-sharpness", "inf"): "--min-sharpness: a finite number",
+        ("a.png", "out", "--min-size", "inf"): "--min-size: a finite number",
     }.items():
         done = CliRunner().invoke(command, list(words))
         assert isinstance(done.exception, InputError), words
