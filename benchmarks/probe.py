@@ -23,6 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from arena import build
+from arena.config import resolve
 from arena.data.faces import render
 from arena.provenance import cpu_name
 from arena.report.ledger_view import wilson
@@ -40,14 +41,17 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--gamma", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="the net of the quick preset, not the published one")
     args = parser.parse_args()
     print(f"{date.today()}, {cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}; {vars(args)}")
 
     faces = render(args.seed, range(2 * args.images), args.size, identities=args.people)
     images, people = to_float(faces.image), faces.identity.numpy()
     train, held = images[: args.images], images[args.images :]
+    preset = resolve([{"generator": "alae_mlp", "detector": "spectrum", "data": {"size": args.size}}])
+    options = {k: v for k, v in preset.generator.options.items() if k not in ("size", "gamma")} if args.quick else {}
     reseed(args.seed, "probe")
-    alae, rival, untrained = (MLPALAE(size=args.size, gamma=args.gamma) for _ in range(3))
+    alae, rival, untrained = (MLPALAE(size=args.size, gamma=args.gamma, **options) for _ in range(3))
     report("MLP-ALAE", fit_alae(alae, train, args))
     report("autoencoder", fit_autoencoder(rival, train, args))
 
