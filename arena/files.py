@@ -39,7 +39,7 @@ def atomic(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
             _sync_folder(path.parent)
     except OSError as error:
         raise InputError(
-            f"cannot write {path}: {error.strerror or error}. Free some space there or choose another --out."
+            f"cannot write {path}: {error.strerror or error}. Free some space there or write elsewhere."
         ) from error
     finally:
         if temporary is not None:

@@ -34,6 +34,7 @@ CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 TAGS = ("title", "comment", "artist", "copyright", "date", "genre")  # what MP4 and MOV both keep
 XMP_BOX = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")  # XMP specification, part 3, section 1.1.7 (MPEG-4)
 BT601, BT709 = 5, 1  # swscale's numbers of the colour matrices, as PyAV takes them
+STEADY = 0.95  # of the steps from frame to frame are alike: then a wider one is damage, not a variable rate
 EXACT = 0x4 | 0x2000 | 0x4000 | 0x40000  # swscale: bicubic, all chroma, exact rounding; else all gets a level darker
 
 
@@ -44,41 +45,37 @@ class Frame(NamedTuple):
 
 
 class Video:
-    """An open video. Iterating decodes it from its first frame; `lost` then counts the frames that did not decode.
+    """An open video. Iterating decodes it from its first frame.
 
     width, height: upright pixels; rate: frames a second (of variable rate: the mean); count: frames that the file
     holds (to within the few that may not decode); seconds: from the first frame to the end of the last; variable:
     whether frame times depart from a constant rate; rotation: degrees counter-clockwise that frames are turned by;
-    synthetic: what a `Writer` noted of it, or None.
+    synthetic: what a `Writer` noted of it, or None; lost: after iterating, how many frames did not
+    decode or are missing, by the header's count or by holes in the times of a steady rate.
     """
 
     def __init__(self, path: Path):
         self.path = Path(path)
-        av = need("av")
         with _open(self.path) as container:
             stream = _video_stream(container, self.path)
             self.has_audio = any(s.codec_context is not None for s in container.streams.audio)
             times = array("q")
             held, timed = 0, True
-            with suppress(av.FFmpegError):  # cut short: what lies before the cut is used
-                for packet in container.demux(stream):
-                    held += packet.size > 0
-                    if packet.size and not packet.is_discard:
-                        timed &= packet.pts is not None
-                        times.append(packet.pts or 0)
-            promised, length = stream.frames, (container.duration or 0) / 1e6  # what the header says
+            for packet in _packets(container, stream):
+                held += packet.size > 0
+                if packet.size and not packet.is_discard:
+                    timed &= packet.pts is not None
+                    times.append(packet.pts or 0)
             self.synthetic = _synthetic(container.metadata)
             self.time_base: Fraction = stream.time_base
             self.aspect: Fraction | None = stream.codec_context.sample_aspect_ratio
+            end = _end(stream)
             rates = [Fraction(r) for r in (stream.average_rate, stream.guessed_rate, stream.base_rate) if r]
         self.count = len(times)
         ticks = np.sort(np.asarray(times, dtype=np.int64))
+        self.lost = self._missing = max(0, stream.frames - held, _holes(ticks, end) if timed else 0)
         self._first: int | None = int(ticks[0]) if timed and len(ticks) else None
         self.rate, self.variable = _rate((ticks - ticks[:1]) if timed else None, self.time_base, rates)
-        if not promised and not self.variable:  # no count (MKV, TS, AVI): by the length, where clearly more is missing
-            by_length = round(length * float(self.rate))
-            promised = by_length if by_length - held > max(5, by_length // 10) else 0
-        self.lost = self._missing = max(0, promised - held)
         span = float((int(ticks[-1]) - int(ticks[0])) * self.time_base) if timed and len(ticks) else None
         self.seconds = (self.count - 1) / float(self.rate) if span is None else span
         self.seconds += float(1 / self.rate)
@@ -115,24 +112,20 @@ class Video:
 
     def _frames(self) -> Iterator[Any]:
         av = need("av")
-        self.lost = self._missing
+        self.lost, shown = self._missing, 0
         with _open(self.path) as container:
             stream = _video_stream(container, self.path)
             stream.thread_type = "AUTO"
-            packets = container.demux(stream)
-            while True:
-                try:
-                    packet = next(packets, None)
-                except av.FFmpegError:  # the file ends in the middle of something
-                    break
-                if packet is None:
-                    break
+            for packet in _packets(container, stream):
                 try:
                     frames = packet.decode()
                 except av.FFmpegError:
                     self.lost += packet.size > 0
                     continue
+                shown += len(frames)
                 yield from frames
+        if self.lost > self._missing:  # more fall with those that fail: what the decoder held, what refers to them
+            self.lost = max(self.lost, self._missing + self.count - shown)
 
 
 def open_video(path: Path | str) -> Video:
@@ -140,7 +133,8 @@ def open_video(path: Path | str) -> Video:
 
     Raises InputError (one line) for a missing file, one that is no video, has no video stream, lacks its index (an MP4
     whose recording or download was broken off), has frames over the limit of `decode.MAX_PIXELS`, or none that
-    decodes. A video that is merely cut short is read up to the cut; `lost` counts what its header promised beyond.
+    decodes. A video that is merely cut short is read up to the cut, a damaged one around the damage;
+    `lost` counts what is missing.
     """
     return Video(Path(path))
 
@@ -325,8 +319,46 @@ def _video_stream(container: Any, path: Path) -> Any:
     stream = streams[0]
     width, height = stream.codec_context.width, stream.codec_context.height
     if width * height > decode.MAX_PIXELS:
-        raise InputError(f"{path}: {width} x {height} px is over the limit of {decode.MAX_PIXELS / 1e6:g} Mpx.")
+        raise InputError(
+            f"{path}: {width} x {height} px is over the limit of {decode.MAX_PIXELS / 1e6:g} Mpx. Shrink it."
+        )
     return stream
+
+
+def _packets(container: Any, stream: Any) -> Iterator[Any]:
+    """A stream's packets to the end of the file, over damage where the demuxer finds its way again."""
+    av = need("av")
+    failures = 0
+    while failures < 16:
+        try:
+            for packet in container.demux(stream):
+                failures = 0
+                yield packet
+            return
+        except av.FFmpegError:
+            failures += 1
+
+
+def _end(stream: Any) -> float | None:
+    """Where a Matroska stream ends by its own tag, in ticks; other containers count their frames or say nothing."""
+    try:
+        hours, minutes, seconds = stream.metadata["DURATION"].split(":")
+        return (3600 * int(hours) + 60 * int(minutes) + float(seconds)) / float(stream.time_base)
+    except (KeyError, ValueError):
+        return None
+
+
+def _holes(ticks: np.ndarray, end: float | None) -> int:
+    """How many frames are missing between the times (sorted), and up to the end, of a video of steady rate."""
+    steps = np.diff(ticks)
+    if not len(steps) or (usual := float(np.median(steps))) <= 0:
+        return 0
+    steady = np.abs(steps - usual) <= min(1, usual / 4)
+    if steady.mean() < STEADY:
+        return 0
+    step = steps[steady].mean()
+    gaps = [*steps[~steady], *([end - ticks[-1]] if end is not None else [])]
+    return sum(max(0, round(float(gap / step)) - 1) for gap in gaps)
 
 
 def _rate(ticks: np.ndarray | None, time_base: Fraction, rates: list[Fraction]) -> tuple[Fraction, bool]:

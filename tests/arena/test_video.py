@@ -249,6 +249,35 @@ def test_damage_in_the_middle_costs_frames_not_the_video(tmp_path):
     assert 20 < len(frames) <= 100
 
 
+@pytest.mark.parametrize(("suffix", "options"), [
+    ("mkv", {}), ("ts", {"codec": "mpeg2video", "format": "mpegts"}), ("avi", {"codec": "mpeg4"}),
+])  # fmt: skip
+def test_what_damage_costs_is_counted(tmp_path, suffix, options):
+    """With or without a count in the header, the reader finds its way again and knows what is missing."""
+    data = bytearray(make(tmp_path / f"a.{suffix}", range(200), **options).read_bytes())
+    size, middle = len(data) // 5, len(data) // 2
+    data[middle : middle + size] = bytes(size)
+    (tmp_path / f"bad.{suffix}").write_bytes(bytes(data))
+    video = open_video(tmp_path / f"bad.{suffix}")
+    frames = list(video)
+    assert bar_at(frames[-1].image) == 199 % 16  # after the damage, too
+    assert len(frames) < 190
+    assert abs(video.lost - (200 - len(frames))) <= 1
+
+
+def test_a_cut_matroska_counts_what_its_tag_promised(tmp_path):
+    whole = make(tmp_path / "a.mkv", range(200), sound="aac").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) // 2])
+    video = open_video(tmp_path / "cut.mkv")
+    assert video.lost == 200 - len(list(video)) > 50
+    assert open_video(tmp_path / "a.mkv").lost == 0
+
+
+def test_a_variable_rate_is_no_damage(tmp_path):
+    times = np.cumsum(RNG.choice([1, 1, 1, 2, 4], 100)).tolist()
+    assert open_video(make(tmp_path / "a.mkv", times)).lost == 0
+
+
 def wrong_files(folder):
     (folder / "text.mp4").write_text("this is no video, whatever its name says\n" * 50)
     (folder / "empty.mp4").write_bytes(b"")
