@@ -39,7 +39,7 @@ def atomic(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
             _sync_folder(path.parent)
     except OSError as error:
         raise InputError(
-            f"cannot write {path}: {error.strerror or error}. Free some space there or write elsewhere."
+            f"cannot write {path}: {error.strerror or error}. Free some space there or name another OUT (--out)."
         ) from error
     finally:
         if temporary is not None:
