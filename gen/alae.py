@@ -19,6 +19,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from gen.alae_nets import Mapping, MLPGenerator, StyleEncoder, StyleGenerator, latent_discriminator, mlp_encoder
 from gen.generator import Penalty, no_penalty
+from gen.latent import mix
 
 
 class LatentAutoencoder:
@@ -325,11 +326,6 @@ def gradient_penalty(logits: Tensor, x: Tensor) -> Tensor:
     """R1: the mean over the batch of |d logits / d x|^2, differentiable itself. B 1, B 3 S S -> scalar."""
     (grad,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
     return grad.square().sum((1, 2, 3)).mean()
-
-
-def mix(coarse: Tensor, fine: Tensor, level: int) -> Tensor:
-    """The w of `coarse` before `level`, those of `fine` from it on. B levels K each."""
-    return torch.cat([coarse[:, :level], fine[:, level:]], 1)
 
 
 def set_grad(flag: bool, *nets: nn.Module) -> None:
