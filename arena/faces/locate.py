@@ -158,10 +158,7 @@ class Given:
     def __call__(self, frames: Sequence[np.ndarray], places: Places | None = None) -> list[list[Face]]:
         if places is None:
             raise InputError(f"points from {self.path.name} need to know which source and frame a picture is.")
-        return [
-            [face for face in self.faces.get(place, []) if _shows(face.box, frame.shape[1], frame.shape[0])]
-            for frame, place in zip(frames, places, strict=True)
-        ]
+        return [self.faces.get(place, []) for place in places]
 
     def _add(self, line: bytes, where: str) -> None:
         try:
@@ -226,13 +223,6 @@ def _sorted(found: Any, least: float) -> list[Face]:
             left, top, right, bottom = (float(v) for v in box)
             faces.append(Face((left, top, right, bottom), points, min(1.0, float(score))))
     return sorted(faces, key=lambda face: -face.area)
-
-
-def _shows(box: tuple[float, float, float, float], width: int, height: int) -> bool:
-    """Whether a box lies in the picture, at least in part, and is not many times its size."""
-    left, top, right, bottom = box
-    inside = left < width and top < height and right > 0 and bottom > 0
-    return inside and right - left <= 4 * width and bottom - top <= 4 * height
 
 
 def _around(points: np.ndarray) -> list[float]:

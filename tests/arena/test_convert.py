@@ -490,4 +490,5 @@ def test_what_would_block_or_flood_is_refused(home, tmp_path):
     outside = (np.array([[0.0, 0], [20, 0], [10, 10], [0, 20], [20, 20]]) + 9000).tolist()
     (tmp_path / "outside.jsonl").write_text(json.dumps({"source": "a.png", "points": outside}))
     frame = np.zeros((100, 100, 3), np.uint8)
-    assert Given(tmp_path / "outside.jsonl")([frame], [("a.png", 0)]) == [[]]
+    converter = Converter(open_net(weights(home, "same")), Given(tmp_path / "outside.jsonl"), Look(), 1)
+    assert converter.locate([frame], [("a.png", 0)]) == [[]]
