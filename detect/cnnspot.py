@@ -11,20 +11,18 @@ sigma 1.5 and quality 65, which makes the stopping rule noisy), images are score
 Shapes: B batch, C channels (3), H height, W width. Images lie in [-1, 1].
 """
 
-import hashlib
-import pickle
 from collections.abc import Iterable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
-from torchvision.models import ResNet, ResNet50_Weights, resnet50
+from torchvision.models import ResNet50_Weights, resnet50
 
 from detect.augment import Mode, blur_jpeg, random_crop_flip
 from detect.detector import Labelled
+from detect.weights import imagenet, start_from
 
 IMAGENET = ResNet50_Weights.IMAGENET1K_V1  # the weights of the paper's time
 
@@ -78,7 +76,7 @@ class CNNSpot:
                 raise ValueError(f"{name}: expected at least 1, got {value!r}")
         self.net = resnet50(num_classes=1)
         nn.init.normal_(self.net.fc.weight, 0.0, 0.02)
-        self.provenance = _start_from(self.net, weights)
+        self.provenance = start_from(self.net, weights, published=IMAGENET.url, what="a ResNet-50")
         if stem_stride < 4:
             self.net.maxpool = nn.Identity()
         if stem_stride == 1:
@@ -131,11 +129,8 @@ class CNNSpot:
         return self.net(self._normalise(images)).squeeze(1).float()
 
     def _normalise(self, images: Tensor) -> Tensor:
-        """From [-1, 1] to the mean and deviation of ImageNet, of images in [0, 1], that torchvision's nets expect."""
-        assert images.shape[1:-2] == (3,), f"expected images B 3 H W, got {tuple(images.shape)}"
-        mean = images.new_tensor([0.485, 0.456, 0.406])[:, None, None]
-        std = images.new_tensor([0.229, 0.224, 0.225])[:, None, None]
-        return (images + (1 - 2 * mean)).div_(2 * std).contiguous(memory_format=self.layout)
+        assert images.ndim == 4, f"expected images B 3 H W, got {tuple(images.shape)}"
+        return imagenet(images).contiguous(memory_format=self.layout)
 
     def _start_rule(self) -> None:
         """A fresh plateau rule at the full rate.
@@ -175,58 +170,3 @@ class CNNSpot:
 
 
 SLACK = 1e-9  # accuracies are ratios of counts: far coarser than this
-
-
-def _start_from(net: ResNet, weights: str | None) -> str:
-    """Load `weights` into the net where there are any, and say in a sentence what the net starts from."""
-    if weights is None:
-        return "from scratch"
-    path = Path(weights).expanduser()
-    if weights == "imagenet":
-        path = Path(torch.hub.get_dir(), "checkpoints", Path(IMAGENET.url).name)
-        if not path.is_file():
-            return f"from scratch: no ImageNet weights in torch.hub's cache ({path.name})"
-    elif not path.is_file():
-        raise ValueError(f"weights: expected 'imagenet' or the path of a .pth or .safetensors file, found no {path}")
-
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    if weights == "imagenet" and not sha256.startswith(path.stem.split("-")[-1]):
-        raise ValueError(
-            f"weights: {path} is not torchvision's file (sha256 {sha256[:8]}...); delete it or fetch it anew"
-        )
-    state = _read(path)
-    whole = "fc.weight" in state and state["fc.weight"].shape == net.fc.weight.shape
-    if not whole:
-        state = {key: value for key, value in state.items() if not key.startswith("fc.")}
-    try:
-        missing, unexpected = net.load_state_dict(state, strict=False)
-    except RuntimeError as error:  # a wrong shape; the first of torch's lines that names one
-        wrong = str(error).splitlines()[1].strip()
-        raise ValueError(f"weights: expected a ResNet-50 in {path}: {wrong}") from None
-    missing = [key for key in missing if not key.startswith("fc.") and not key.endswith("num_batches_tracked")]
-    if missing or unexpected:
-        problem = f"it lacks {missing[0]}" if missing else f"it has {unexpected[0]} besides"
-        raise ValueError(f"weights: expected a ResNet-50 in {path}, but {problem}")
-    name = f"ImageNet weights {IMAGENET.name}" if weights == "imagenet" else "weights"
-    return f"{name} from {path.name}, sha256 {sha256}" + ("" if whole else ", last layer new")
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """A state dict from a .safetensors or torch file; one level of wrapping ("model", "state_dict") is undone."""
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state: Any = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        for wrapper in ("model", "state_dict"):
-            state = state.get(wrapper, state)  # the published files have one
-        if all(isinstance(value, Tensor) for value in state.values()):
-            return state
-        problem = "it holds more than tensors"
-    except (OSError, RuntimeError, EOFError, AttributeError, pickle.UnpicklingError) as error:
-        problem = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    except Exception as error:  # safetensors raises a class of its own, which is known only where it is installed
-        problem = f"{type(error).__name__}: {error}"
-    raise ValueError(f"weights: expected a state dict in {path}, but {problem}")

@@ -112,7 +112,7 @@ def test_imagenet_weights_come_from_the_cache_and_are_named(narrow, monkeypatch,
     named = file.rename(cache / f"resnet50-{sha256[:8]}.pth")
     monkeypatch.setattr(cnnspot, "IMAGENET", SimpleNamespace(name="IMAGENET1K_V1", url=f"https://x.org/{named.name}"))
     player = CNNSpot(stem_stride=1)
-    assert player.provenance == (f"ImageNet weights IMAGENET1K_V1 from {named.name}, sha256 {sha256}, last layer new")
+    assert player.provenance == (f"ImageNet weights from {named.name}, sha256 {sha256}, last layer new")
     assert torch.equal(player.net.conv1.weight, state["conv1.weight"])
     assert player.net.fc.weight.shape == (1, 512)
 
@@ -120,7 +120,7 @@ def test_imagenet_weights_come_from_the_cache_and_are_named(narrow, monkeypatch,
 def test_a_damaged_file_in_the_cache_is_refused(tmp_path):
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
     (tmp_path / "hub" / "checkpoints" / "resnet50-0676ba61.pth").write_bytes(b"half a file")
-    with pytest.raises(ValueError, match=r"resnet50-0676ba61.pth is not torchvision's file .* delete it"):
+    with pytest.raises(ValueError, match=r"resnet50-0676ba61.pth is not the published file .* delete it"):
         CNNSpot()
 
 
