@@ -15,7 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from arena.errors import InputError
 
 KINDS = {"generator": "gen", "detector": "detect"}
-EMBEDDED = ("faces", "faces-two")  # the data that the lab draws itself
+EMBEDDED = ("faces", "faces-two", "faces-clips")  # the data that the lab draws itself
+LABELLED = "labelled"  # the source of a run without a generator: folders of reals and of fakes
+STILLS = ("faces", "faces-two")  # of these, the ones without clips
 
 
 class Strict(BaseModel):
@@ -35,20 +37,31 @@ class PlayerConfig(Strict):
 
 
 class DataConfig(Strict):
-    """What is played on: `source` is "faces" or "faces-two" (embedded, procedural), or a folder."""
+    """What is played on: `source` is one of the embedded sets, a folder of images or of videos, or "labelled".
+
+    Labelled data, for a run without a generator, are the folders `real` and `fake`.
+    """
 
     source: str = "faces"
     size: int = Field(64, ge=32, le=1024, multiple_of=4, description="side of every image, px")
     resize: Literal["bicubic", "lanczos", "bilinear"] = Field("bicubic", description="Pillow's antialiased filter")
     codec: str = Field("png", pattern=r"^(png|jpeg-\d{1,3})$", description="what reals and fakes alike are stored as")
     seed: int = Field(0, ge=0, description="of the faces and of the split")
-    people: list[int] = Field([0, 1], min_length=2, max_length=2, description="faces-two: who they are (identities)")
-    close: float = Field(
-        0.6, ge=0.4, le=1, description="faces-two: side of the crop about the face, share of the picture"
+    real: list[str] = Field([], description="labelled: folders of reals")
+    fake: list[str] = Field([], description="labelled: folders of fakes")
+    people: list[int] = Field(
+        [0, 1], min_length=2, max_length=2, description="faces-two, faces-clips: who they are (identities)"
     )
-    train: int = Field(300, ge=2, le=1_000_000, description="faces a domain")
-    val: int = Field(50, ge=2, le=1_000_000, description="faces a domain")
-    judge: int = Field(200, ge=2, le=1_000_000, description="faces a domain")
+    close: float = Field(
+        0.6, ge=0.4, le=1, description="faces-two, faces-clips: side of the crop about the face, share of the picture"
+    )
+    train: int = Field(300, ge=2, le=1_000_000, description="faces (or clips) a domain")
+    val: int = Field(50, ge=2, le=1_000_000, description="faces (or clips) a domain")
+    judge: int = Field(200, ge=2, le=1_000_000, description="faces (or clips) a domain")
+    frames: int = Field(8, ge=1, le=1000, description="clips: frames of a window; what a video detector asks for")
+    windows: int = Field(4, ge=1, le=1000, description="videos: windows of each, spread over its whole length")
+    every: int = Field(1, ge=1, le=1000, description="videos: a window takes every n-th frame")
+    crop: Literal["whole", "face", "aligned"] = Field("whole", description="videos: the frame's middle, or the face")
     group: str = Field("auto", description="folders: auto, none, parent or prefix:REGEX")
     max_bad: float = Field(10, ge=0, description="folders: unreadable images to skip (a count, or a share)")
     max_pixels: int = Field(40_000_000, ge=1, description="folders: larger images are bad")
@@ -58,7 +71,7 @@ class RunConfig(Strict):
     """All that decides a run's result."""
 
     preset: str = "quick"
-    generator: PlayerConfig
+    generator: PlayerConfig | None = None  # None: the fakes are given
     detector: PlayerConfig
     data: DataConfig = DataConfig()
     rounds: int = Field(3, ge=1, le=1000)
@@ -67,6 +80,9 @@ class RunConfig(Strict):
     generator_batch: int = Field(1, ge=1)
     detector_batch: int = Field(64, ge=4, multiple_of=2, description="half reals, half fakes")
     replay: float = Field(0.5, ge=0, le=1, description="share of a batch's fakes that come from older rounds")
+    look_every: int = Field(
+        0, ge=0, description="detector steps between two looks at val, of which the best is kept; 0: the last is kept"
+    )
     evade: float = Field(0.0, ge=0, description="weight of the penalty: the generator feels last round's detector")
     baseline: str | None = Field("spectrum", description="the detector that stands beside every other")
     seed: int = Field(0, ge=0)
@@ -160,7 +176,9 @@ def resolve(layers: Iterable[Mapping[str, Any]], preset: str = "quick") -> RunCo
                 value = {"name": value.get("name"), **(value["options"] or {})}
             if key in KINDS and isinstance(value, str):
                 value = {"name": value}
-            if key in merged and isinstance(merged[key], dict):
+            if key == "generator" and value is None:  # the fakes are given
+                merged[key] = None
+            elif key in merged and isinstance(merged[key], dict):
                 if not isinstance(value, Mapping):
                     raise InputError(f"{key}: expected keywords, found {reprlib.repr(value)}.")
                 if key == "players":
@@ -172,22 +190,28 @@ def resolve(layers: Iterable[Mapping[str, Any]], preset: str = "quick") -> RunCo
                 merged[key] = value
     players = merged.pop("players")
     for kind, folder in KINDS.items():
-        merged[kind] = player(kind, folder, merged[kind], players).model_dump()
+        if merged[kind] is not None:
+            merged[kind] = player(kind, folder, merged[kind], players).model_dump()
     if merged.get("baseline"):
         read_named("detect", merged["baseline"])
     return fill_from_run(validate(RunConfig, merged))
 
 
 def at_home(base: dict[str, Any], layers: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """What the chosen generator brings along: its YAML's `data`, and the preset's settings `with` it."""
+    """What is chosen brings along: a player's YAML its `data`, and the preset what holds `with` players and data."""
     settings = base.pop("with", {})
-    given = [layer["generator"] for layer in (base, *layers) if "generator" in layer]
-    named = [value if isinstance(value, str) else value.get("name") for value in given if value]
-    named = [name for name in named if isinstance(name, str)]
-    if not named:
-        return []
-    data = read_named("gen", named[-1]).get("data")
-    return [*([{"data": {"source": data}}] if data else []), settings.get(named[-1], {})]
+    layers, brought = [base, *layers], []
+    for kind, folder in KINDS.items():
+        given = [layer[kind] for layer in layers if kind in layer]
+        named = [value if isinstance(value, str) else value.get("name") for value in given if value]
+        name = next((name for name in reversed(named) if isinstance(name, str)), None)
+        if name:
+            data = read_named(folder, name).get("data")
+            brought += [{"data": {"source": data}}] if data else []
+            brought.append(settings.get(name, {}))
+    layers = [layer["data"] for layer in [*brought, *layers] if isinstance(layer.get("data"), Mapping)]
+    sources = [data["source"] for data in layers if "source" in data]
+    return [*brought, settings.get(str(sources[-1]), {}) if sources else {}]
 
 
 def player(kind: str, folder: str, given: Mapping[str, Any], players: Mapping[str, Any]) -> PlayerConfig:
@@ -215,6 +239,8 @@ def over(stored: RunConfig, layers: Iterable[Mapping[str, Any]]) -> RunConfig:
     """A run's own settings with layers over them: what somebody asks of a run that exists."""
     base = stored.model_dump()
     for kind in KINDS:
+        if base[kind] is None:
+            continue
         base[kind] = {"name": base[kind]["name"], **base[kind]["options"]}
         asked = [layer[kind] for layer in layers if kind in layer]
         asked_names = [value if isinstance(value, str) else value.get("name") for value in asked]
@@ -244,9 +270,11 @@ def fill_from_run(config: RunConfig) -> RunConfig:
     """Give a player that asks for them the run's length (`steps`) and image size (`size`), unless they were said."""
     from arena.build import find
 
-    filled = {}
+    filled: dict[str, Any] = {}
     for kind in KINDS:
-        found: PlayerConfig = getattr(config, kind)
+        found: PlayerConfig | None = getattr(config, kind)
+        if found is None:
+            continue
         known = {"steps": config.rounds * getattr(config, f"{kind}_steps"), "size": config.data.size}
         asked = inspect.signature(find(found.of)).parameters
         if "size" in asked and found.options.get("size", config.data.size) != config.data.size:
@@ -256,6 +284,19 @@ def fill_from_run(config: RunConfig) -> RunConfig:
                 f"alone (--size {size}); the {kind} follows."
             )
         options = {key: value for key, value in known.items() if key in asked and key not in found.options}
+        if kind == "detector" and "frames" in asked:
+            options["frames"] = frames = found.options.get("frames", asked["frames"].default)
+            if "frames" in config.data.model_fields_set and config.data.frames != frames:
+                raise InputError(
+                    f"detector.frames is {frames} and data.frames {config.data.frames}: they must be equal. Set the "
+                    f"detector's alone (--set detector.frames={config.data.frames}); the data follow."
+                )
+            if frames > 1 and config.data.source in STILLS:
+                raise InputError(
+                    f"{found.name} looks at clips of {frames} frames, and {config.data.source} are stills. "
+                    "Use --data faces-clips, or a folder of videos."
+                )
+            filled["data"] = config.data.model_copy(update={"frames": frames})
         filled[kind] = found.model_copy(update={"options": {**found.options, **options}})
     return config.model_copy(update=filled)
 

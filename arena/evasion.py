@@ -14,6 +14,8 @@ from arena.ledger import parts
 def evading(detector: Any, weight: float) -> Iterator[Callable[[Tensor], Tensor]]:
     """images (B C H W) -> weight * mean of -log P(real), with the detector frozen while the block lasts.
 
+    A detector of clips is shown the images as clips, in their order: B must be a multiple of its frames.
+
     -log P(real) = softplus(logit), the cross-entropy towards the label real: its gradient does not vanish where the
     detector is sure.
     """
@@ -22,7 +24,13 @@ def evading(detector: Any, weight: float) -> Iterator[Callable[[Tensor], Tensor]
     for net in nets:
         net.requires_grad_(False)
     try:
-        yield lambda images: weight * F.softplus(detector.score(images)).mean()
+        yield lambda images: weight * F.softplus(detector.score(as_clips(images, detector.frames))).mean()
     finally:
         for parameter, flag in before:
             parameter.requires_grad_(flag)
+
+
+def as_clips(images: Tensor, frames: int) -> Tensor:
+    """B C H W as B/T T C H W for T frames > 1."""
+    assert len(images) % frames == 0, f"{len(images)} images are no clips of {frames} frames"
+    return images.unflatten(0, (-1, frames)) if frames > 1 else images

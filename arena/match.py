@@ -10,13 +10,33 @@ from arena.data.feeds import Store
 from arena.training import to_float
 
 
+def score(detector: Any, images: torch.Tensor) -> torch.Tensor:
+    """Logits B of images B 3 H W, or of clips B T 3 H W; a detector of stills says of a clip the mean of its frames."""
+    if images.ndim == 5 and detector.frames == 1:
+        return detector.score(images.flatten(0, 1)).unflatten(0, images.shape[:2]).mean(1)
+    return detector.score(images)
+
+
 def logits(detector: Any, stores: Iterable[Store], device: torch.device, batch: int = 64) -> np.ndarray:
-    """The detector's logits for every image of the stores, in order, float64 n."""
+    """The detector's logits in order, float64: one for every image or clip, but one for a video that gave several."""
     with torch.inference_mode():
-        found = [
-            detector.score(to_float(chunk.to(device))).double() for store in stores for chunk in store.chunks(batch)
-        ]
-        return torch.cat(found).cpu().numpy()
+        return np.concatenate([
+            by_video(
+                torch.cat([score(detector, to_float(chunk.to(device))).double() for chunk in store.chunks(batch)])
+                .cpu().numpy(),
+                store.videos,
+            )
+            for store in stores
+        ])  # fmt: skip
+
+
+def by_video(values: np.ndarray, videos: Sequence[str] | None) -> np.ndarray:
+    """The mean of each video's values, in the order of the videos' first ones; `videos` None: the values."""
+    if videos is None:
+        return values
+    places = {video: place for place, video in enumerate(dict.fromkeys(videos))}
+    place = np.array([places[video] for video in videos])
+    return np.bincount(place, values) / np.bincount(place)
 
 
 def judge(

@@ -37,6 +37,8 @@ def open_player(path: Path, kind: str) -> Opened:
         )
     config = stored_config(root)
     assert config is not None
+    if getattr(config, kind) is None:
+        raise InputError(f"{root} has no {kind}: it trained a detector on fakes that were given.")
     player = build(getattr(config, kind), config.seed, kind)
     file = path if path.is_file() else newest(root, kind)
     if not file.name.startswith(kind):

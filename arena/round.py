@@ -20,10 +20,10 @@ from arena.data.feeds import Held, Labelled, Store, Unlabelled
 from arena.errors import InputError
 from arena.evasion import evading
 from arena.ledger import Ledger
-from arena.match import frozen_threshold, judge
+from arena.match import frozen_threshold, judge, logits
 from arena.pictures import png, sheet
 from arena.seeds import rng
-from arena.training import Feed, Fit, place, to_float, to_uint8, train
+from arena.training import Feed, Fit, Look, place, to_float, to_uint8, train
 
 RESULTS = {  # what a phase hands on, besides its time
     "judge before": ("scores",), "train detector": ("threshold",), "judge after": ("scores", "baseline"),
@@ -49,7 +49,12 @@ class Way:
 
 
 def ways(needs: str, domains: tuple[str, ...]) -> list[Way]:
-    """Both directions of a translator between two domains; from noise to the one domain of a maker of stills."""
+    """Both directions of a translator between two domains; from noise to the one domain of a maker of stills.
+
+    None where the fakes are given.
+    """
+    if needs == "labels":
+        return []
     if needs == "domains":
         a, b = domains
         return [Way("a2b", a, b, False), Way("b2a", b, a, True)]
@@ -59,7 +64,7 @@ def ways(needs: str, domains: tuple[str, ...]) -> list[Way]:
 
 def spread(store: Store) -> torch.Tensor:
     """The same few images of a store in every round, evenly spread: neighbours may be views of one thing."""
-    return store[spread_rows(len(store))]
+    return store.covers(spread_rows(len(store)))
 
 
 def spread_rows(n: int) -> list[int]:
@@ -73,19 +78,29 @@ class Arena:
         self.config, self.data, self.ledger, self.fabric, self.watch = config, data, ledger, fabric, watch
         self.device: torch.device = fabric.device
         self.generator, self.detector = players
-        self.ways = ways(self.generator.needs, data.domains)
-        self.has_source = self.generator.needs != "stills"
+        needs = self.generator.needs if self.generator else "labels"
+        self.ways, self.has_source = ways(needs, data.domains), needs == "domains"
+        self.frames = data.summary.get("frames", 1)
         self.run = ledger.root.resolve().name
         self.marks = {
             "Synthetic": "true",
             "Source": "deepfake-arena",
-            "Method": config.generator.short,
+            "Method": self.method,
             "Run": self.run,
             "Seed": str(config.seed),
         }
-        for name, player in (("generator", self.generator), ("detector", self.detector)):
+        for name, player in self.players:
             place(player, self.device)
             self.catch_up(player, name)
+
+    @property
+    def players(self) -> list[tuple[str, Any]]:
+        both = (("generator", self.generator), ("detector", self.detector))
+        return [(name, player) for name, player in both if player is not None]
+
+    @property
+    def method(self) -> str:
+        return self.config.generator.short if self.config.generator else "given"
 
     def catch_up(self, player: Any, name: str) -> None:
         """Bring a player to its newest save. Where that is older than a fit that is recorded (somebody had to delete a
@@ -112,12 +127,13 @@ class Arena:
                 ("train generator", self.train_generator), ("forge", self.forge), ("judge before", self.judge_before),
                 ("train detector", self.train_detector), ("judge after", self.judge_after), ("record", self.record),
             ]  # fmt: skip
-            done = {phase: self.phase(r, i, phase, work) for i, (phase, work) in enumerate(phases)}
+            first = 0 if self.generator else 3
+            done = {phase: self.phase(r, i, phase, work) for i, (phase, work) in enumerate(phases) if i >= first}
             self.ledger.write(name, {
                 "round": r,
                 "quality": done["record"]["quality"],
                 "truth": done["record"].get("truth", {}),
-                "before": done["judge before"]["scores"],
+                "before": done["judge before"]["scores"] if self.generator else None,
                 "after": done["judge after"]["scores"],
                 "baseline": done["judge after"]["baseline"],
                 "seconds": {phase: result["seconds"] for phase, result in done.items()},
@@ -150,7 +166,8 @@ class Arena:
     def train_generator(self, r: int) -> dict[str, Any]:
         config = self.config
         stores, batch = self.data.sources_of("train"), config.generator_batch
-        dataset = Unlabelled(stores, batch, f"{config.seed}/{r}/generator")
+        whole = bool(config.evade) and self.detector.frames > 1
+        dataset = Unlabelled(stores, batch, f"{config.seed}/{r}/generator", whole)
         evade = evading(self.detector, config.evade) if config.evade and r > 0 else nullcontext()
         with evade as penalty:
             keywords = {"penalty": penalty} if penalty else {}
@@ -160,21 +177,37 @@ class Arena:
 
     def train_detector(self, r: int) -> dict[str, Any]:
         config, batch = self.config, self.config.detector_batch
-        fit = self.fit(
-            "detector", self.detector, self.labelled(r, batch, "detector"), r, config.detector_steps, val=self.held(r)
-        )
+        clips = self.detector.frames > 1
+        feed, held = self.labelled(r, batch, "detector", clips), self.held(r, clips)
+        fit = self.fit("detector", self.detector, feed, r, config.detector_steps, look=self.look(r), val=held)
         self.ledger.write_weights(self.detector, f"rounds/{r:02d}/detector.safetensors")
         threshold = frozen_threshold(self.detector, self.data.reals_of("val"), self.fakes(r, "val"), self.device)
         return {"seconds": fit.seconds, "images": fit.steps * batch, "threshold": threshold}
 
-    def labelled(self, r: int, batch: int, player: str) -> Labelled:
-        older = [store for old in range(r) for store in self.fakes(old, "train")]
-        reals, fakes = self.data.reals_of("train"), self.fakes(r, "train")
+    def labelled(self, r: int, batch: int, player: str, clips: bool) -> Labelled:
+        """What a detector of clips, or one of stills, trains on."""
+        pools = [self.data.reals_of("train"), self.fakes(r, "train")]
+        pools.append([store for old in range(r) for store in self.fakes(old, "train")])
+        reals, fakes, older = ([store if clips else store.stills() for store in stores] for stores in pools)
         return Labelled(reals, fakes, older, batch, self.config.replay, f"{self.config.seed}/{r}/{player}")
 
-    def held(self, r: int) -> Any:
+    def look(self, r: int) -> Look | None:
+        """The looks at the validation split by which the best weights are kept: its AUC, per video where there are."""
+        if not self.config.look_every:
+            return None
+        from arena.metrics.detection import auc
+
+        def found() -> float:
+            stores = self.data.reals_of("val"), self.fakes(r, "val")
+            return auc(*(logits(self.detector, some, self.device) for some in stores))
+
+        return Look(self.config.look_every, found)
+
+    def held(self, r: int, clips: bool) -> Any:
         """The validation split, to be run through again and again."""
-        held = Held(self.data.reals_of("val"), self.fakes(r, "val"))
+        pools = self.data.reals_of("val"), self.fakes(r, "val")
+        reals, fakes = ([store if clips else store.stills() for store in stores] for stores in pools)
+        held = Held(reals, fakes)
         device = self.device
 
         class Again:
@@ -189,7 +222,7 @@ class Arena:
         images = 0
         for split in SPLITS:
             for way in self.ways:
-                source = self.data.sources[split, way.source]
+                source = self.data.sources[split, way.source].stills()
                 self.ledger.write_images(
                     self.fakes_name(r, split, way),
                     self.forged(r, source, way, split),
@@ -216,7 +249,8 @@ class Arena:
         marks = self.marks | {"Round": str(r)}
         for i, source in enumerate(self.data.sources["judge", way.source].names):
             origin = {"Made from": source} if self.has_source else {}
-            picture = png(store[[i]][0].permute(1, 2, 0).numpy(), marks | origin)
+            strip = store[[i]].flatten(0, -4)  # of a clip all its frames, from left to right
+            picture = png(torch.cat([*strip], -1).permute(1, 2, 0).numpy(), marks | origin)
             self.ledger.write_bytes(self.png_name(r, way, i), picture, durable=False)
 
     def png_name(self, r: int, way: Way, i: int) -> str:
@@ -232,23 +266,22 @@ class Arena:
                     png = {"png": self.png_name(r, way, i)} if split == "judge" else {}
                     origin = {"source": name} if self.has_source else {}
                     yield {
-                        "synthetic": True, "file": self.fakes_name(r, split, way), "row": i, **png, "split": split,
-                        **origin, "method": self.config.generator.short, "run": self.run,
-                        "round": r, "seed": self.config.seed,
+                        "synthetic": True, "file": self.fakes_name(r, split, way), "row": i * self.frames,
+                        **({"frames": self.frames} if self.frames > 1 else {}), **png, "split": split, **origin,
+                        "method": self.method, "run": self.run, "round": r, "seed": self.config.seed,
                     }  # fmt: skip
 
     def fakes(self, r: int, split: str) -> list[Store]:
-        """A round's fakes of a split, one store a way."""
-        return [
-            Store(
-                self.ledger.read_images(self.fakes_name(r, split, way)),
-                [
-                    f"fake of round {r}: {name if self.has_source else i}"
-                    for i, name in enumerate(self.data.reals[split, way.source].names)
-                ],
-            )
-            for way in self.ways
-        ]
+        """A round's fakes of a split, one store a way; the given ones where nobody forges."""
+        if not self.ways:
+            return [self.data.fakes[split]]
+        found = []
+        for way in self.ways:
+            source = self.data.reals[split, way.source]
+            names = [f"fake of round {r}: {name if self.has_source else i}" for i, name in enumerate(source.names)]
+            images = self.ledger.read_images(self.fakes_name(r, split, way))
+            found.append(Store(images, names, source.frames, source.videos))
+        return found
 
     # 3 and 5: matches
 
@@ -286,8 +319,9 @@ class Arena:
         rival = build(found, config.seed, r, "baseline")
         place(rival, self.device)
         steps, batch = 40, 128
-        feed = Feed(self.labelled(r, batch, "baseline"), 0, steps, self.device)
-        for _ in rival.fit(self.fabric, feed, val=self.held(r)):
+        clips = rival.frames > 1
+        feed = Feed(self.labelled(r, batch, "baseline", clips), 0, steps, self.device)
+        for _ in rival.fit(self.fabric, feed, val=self.held(r, clips)):
             pass
         threshold = frozen_threshold(rival, self.data.reals_of("val"), self.fakes(r, "val"), self.device)
         scores, real, fake = judge(rival, reals, fakes, threshold, self.device)
@@ -300,7 +334,7 @@ class Arena:
         quality: dict[str, Any] = {}
         for way, store in zip(self.ways, fakes, strict=True):
             reals, others = self.data.reals["judge", way.target], self.data.reals["train", way.target]
-            scores = self.panel.score(store[:], reals[:], others[:])
+            scores = self.panel.score(*(some.stills()[:] for some in (store, reals, others)))
             quality |= {way.of(metric): value for metric, value in scores.items()}
         self.draw_sheets(r, fakes)
         return {"quality": quality, "truth": self.truth_scores(r, fakes)}
@@ -333,6 +367,8 @@ class Arena:
         """A fixed panel (source, fake, a real of the fake's kind), and the fakes easiest and hardest to detect."""
         folder = f"rounds/{r:02d}"
         rows, labels = [], []
+        if not self.ways:
+            rows, labels = [spread(self.data.reals["judge", "real"]), spread(fakes[0])], ["real", "fake"]
         for way, store in zip(self.ways, fakes, strict=True):
             for label, images in self.panel_rows(way, store):
                 rows.append(images)
@@ -343,8 +379,13 @@ class Arena:
 
         found = self.ledger.read_arrays(f"{folder}/scores.npz")["after_fake"]
         order = np.argsort(found, kind="stable")
-        images = torch.cat([store[:] for store in fakes])
-        names = [name for store in fakes for name in store.names]
+        covers, names = [], []
+        for store in fakes:  # a video stands in `found` once, by its first clip here
+            ids = store.videos or store.names
+            first = [ids.index(video) for video in dict.fromkeys(ids)] if store.videos else range(len(store))
+            covers.append(store.covers(list(first)))
+            names += [ids[row] for row in first]
+        images = torch.cat(covers)
         k = min(PANEL, len(order) // 2)
         easiest, hardest = order[::-1][:k], order[:k]
         marks = self.marks | {"Round": str(r), "Description": "rows: fakes easiest to detect, hardest to detect"}

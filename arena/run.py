@@ -12,10 +12,11 @@ SCHEMA = 1
 
 
 def new_run_name(config: RunConfig) -> str:
-    """generator-detector-data-seed-time, as in cyclegan-cnnspot-faces-s0-20260131-174500."""
+    """generator-detector-data-seed-time, as in cyclegan-cnnspot-faces-s0-20260131-174500; DETECTOR-labelled-..."""
     data = Path(config.data.source).name or "data"
     time = datetime.now().strftime("%Y%m%d-%H%M%S")
-    return f"{config.generator.short}-{config.detector.short}-{data}-s{config.seed}-{time}"
+    players = [player.short for player in (config.generator, config.detector) if player]
+    return f"{'-'.join(players)}-{data}-s{config.seed}-{time}"
 
 
 def stored_config(root: Path) -> RunConfig | None:
@@ -58,12 +59,13 @@ def run(config: RunConfig, root: Path, watch: Any, command: str = "") -> dict[st
     from arena.round import Arena
 
     players = (
-        build.build(config.generator, config.seed, "generator"),
+        build.build(config.generator, config.seed, "generator") if config.generator else None,
         build.build(config.detector, config.seed, "detector"),
     )  # before anything is written: a wrong value is found here
     source = None
     if not (root / "data" / "data.json").exists():
-        source = open_source(config.data, players[0].needs, watch.data)
+        needs = players[0].needs if players[0] else "labels"
+        source = open_source(config.data, needs, players[1].frames > 1, watch.data)
     with Ledger(root) as ledger:
         if ledger.has("summary.json"):
             done = ledger.read("summary.json", "schema", "status", "rounds")
@@ -80,8 +82,8 @@ def run(config: RunConfig, root: Path, watch: Any, command: str = "") -> dict[st
         facts = ledger.read("run.json", "settings", "provenance")["provenance"]
 
         arena = Arena(config, players, data, ledger, fabric, watch)
-        for name, player in ((config.generator.short, arena.generator), (config.detector.short, arena.detector)):
-            facts["weights"][name] = getattr(player, "provenance", "from scratch")
+        for kind, player in arena.players:
+            facts["weights"][getattr(config, kind).short] = getattr(player, "provenance", "from scratch")
         summary = {
             "schema": SCHEMA, "run": ledger.root.resolve().name, "status": "running", "settings": config.model_dump(),
             "provenance": facts, "data": data.summary, "notes": notes(config, facts, arena), "rounds": [],

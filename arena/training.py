@@ -28,6 +28,14 @@ class Fit:
     feed_seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class Look:
+    """A look at the validation split every so many steps and at the end; the weights of the highest value are kept."""
+
+    every: int
+    value: Callable[[], float]
+
+
 class Feed:
     """Batches `start`, ..., `stop` - 1 of a dataset whose item number i is the whole batch of step i.
 
@@ -85,16 +93,19 @@ def train(
     check_every: int = 10,
     workers: int = 0,
     progress: Callable[[int, dict[str, float]], None] = lambda step, losses: None,
+    look: Look | None = None,
     **fit_keywords: Any,
 ) -> Fit:
     """Run one round's fit of a player to its end, from where the ledger left it, and save it there.
 
+    With `look` the player ends with the weights of its best look, not with its last ones.
     Raises DivergedError when a loss is not finite: the player and the ledger then stand at the last good save.
     """
     at = ledger.load(player, name)
     start = at["step"] if at["round"] == round else 0
     seconds_before = at["seconds"] if at["round"] == round else 0.0
     ledger.cut_losses(name, round, at["losses_bytes"] if at["round"] == round else 0)
+    looks = Looks(ledger, player, f"rounds/{round:02d}/{name}", start)
     if at["round"] == round and at.get("step", 0) >= steps:
         return Fit(steps, seconds_before)
 
@@ -140,6 +151,8 @@ def train(
             break
         pending.append((step, losses))
         step += 1
+        if look and step % look.every == 0 and step < steps:
+            looks.take(step, look.value())
         due = step < steps and (stopping.is_set() or time.perf_counter() - saved >= save_seconds)
         if due or len(pending) >= check_every:
             keep()
@@ -150,9 +163,38 @@ def train(
             raise StoppedError(f"stopped and saved at step {step} of round {round}'s {name} fit")
     keep()
     next(fit, None)  # its batches are over: let it run what stands behind its loop
+    if look:
+        looks.take(step, look.value())
+        looks.restore()
     done, step = step, steps
     save()
     return Fit(done, seconds_before + time.perf_counter() - began, own - feed.seconds, feed.seconds)
+
+
+class Looks:
+    """What the looks of a fit found, and the weights of the best one: STEM-looks.json and STEM-best.safetensors.
+
+    Looks later than `start`, where the fit goes on, are forgotten: they will be taken again and find the same.
+    """
+
+    def __init__(self, ledger: Ledger, player: Any, stem: str, start: int):
+        self.ledger, self.player, self.stem = ledger, player, stem
+        name = f"{stem}-looks.json"
+        found = ledger.read(name, "step", "value") if ledger.has(name) else []
+        self.found = [look for look in found if look["step"] <= start]
+
+    def take(self, step: int, value: float) -> None:
+        if all(value > look["value"] for look in self.found):
+            self.ledger.write_weights(self.player, f"{self.stem}-best.safetensors")
+        if all(step != look["step"] for look in self.found):
+            self.found.append({"step": step, "value": value})
+        self.ledger.write(f"{self.stem}-looks.json", self.found)
+
+    def restore(self) -> None:
+        from arena.player import load, read_state
+
+        file = self.ledger.path(f"{self.stem}-best.safetensors")
+        load(self.player, read_state(file), file)
 
 
 def _to_floats(pending: list[tuple[int, dict[str, Tensor]]]) -> list[tuple[int, dict[str, float]]]:

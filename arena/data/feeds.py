@@ -16,11 +16,16 @@ from arena.seeds import rng
 
 
 class Store:
-    """The images of one split and domain (or the fakes of one way), uint8 n 3 s s, and their names."""
+    """The images of one split and domain (or the fakes of one way) and their names, with `frames` > 1 its clips.
 
-    def __init__(self, images: np.ndarray, names: Sequence[Any]):
-        assert len(images) == len(names), (len(images), len(names))
-        self.images, self.names = images, names
+    `images` are uint8, n frames 3 s s; an item is an image, 3 s s, or a clip, frames 3 s s. `videos` says which video
+    an item was taken from, where a video gives several.
+    """
+
+    def __init__(self, images: np.ndarray, names: Sequence[Any], frames: int = 1, videos: Sequence[str] | None = None):
+        assert len(images) == len(names) * frames, (len(images), len(names), frames)
+        self.images = images if frames == 1 else images.reshape(-1, frames, *images.shape[1:])
+        self.names, self.frames, self.videos = names, frames, videos
 
     def __len__(self) -> int:
         return len(self.names)
@@ -29,8 +34,20 @@ class Store:
         return torch.from_numpy(np.array(self.images[rows]))
 
     def chunks(self, size: int = 64) -> Iterator[Tensor]:
-        for start in range(0, len(self), size):
-            yield self[slice(start, start + size)]
+        step = max(1, size // self.frames)
+        for start in range(0, len(self), step):
+            yield self[slice(start, start + step)]
+
+    def stills(self) -> "Store":
+        """The frames, each an item of its own."""
+        if self.frames == 1:
+            return self
+        names = [f"{name}, frame {frame}" for name in self.names for frame in range(self.frames)]
+        return Store(self.images.reshape(-1, *self.images.shape[2:]), names)
+
+    def covers(self, rows: Sequence[int]) -> Tensor:
+        """The images of these items, n 3 s s, of a clip the frame in the middle."""
+        return self[rows] if self.frames == 1 else self[rows][:, self.frames // 2]
 
 
 @lru_cache(maxsize=64)
@@ -44,16 +61,22 @@ def draw(n: int, key: str, start: int, count: int) -> list[int]:
 
 
 class Unlabelled(Dataset):
-    """What a generator trains on: a batch from each store, drawn apart (unpaired). Item: one uint8 B 3 s s a store."""
+    """What a generator trains on: a batch from each store, drawn apart (unpaired). Item: one uint8 B 3 s s a store.
 
-    def __init__(self, stores: Sequence[Store], batch: int, key: str):
-        self.stores, self.batch, self.key = stores, batch, key
+    `whole` draws whole clips, so that a detector of clips can judge what is made of them: B is then a multiple of their
+    frames, in order, and at least `batch`.
+    """
+
+    def __init__(self, stores: Sequence[Store], batch: int, key: str, whole: bool = False):
+        self.stores = stores if whole else [store.stills() for store in stores]
+        self.batch, self.key = -(-batch // self.stores[0].frames), key
 
     def rows(self, step: int, which: int) -> list[int]:
         return draw(len(self.stores[which]), f"{self.key}/{which}", step * self.batch, self.batch)
 
     def __getitem__(self, step: int) -> tuple[Tensor, ...]:
-        return tuple(store[self.rows(step, which)] for which, store in enumerate(self.stores))
+        drawn = (store[self.rows(step, which)] for which, store in enumerate(self.stores))
+        return tuple(images.flatten(0, -4) for images in drawn)
 
     def names(self, step: int) -> list[str]:
         return [store.names[row] for which, store in enumerate(self.stores) for row in self.rows(step, which)]
@@ -62,8 +85,8 @@ class Unlabelled(Dataset):
 class Labelled(Dataset):
     """What a detector trains on: half reals, half fakes, each half in equal parts from its stores.
 
-    `replay` is the share of the fakes that come from older rounds, where there are any. Item: uint8 B 3 s s and
-    float labels B (0 real, 1 fake).
+    `replay` is the share of the fakes that come from older rounds, where there are any. Item: uint8 B 3 s s (of clips
+    B T 3 s s) and float labels B (0 real, 1 fake).
     """
 
     def __init__(
@@ -101,10 +124,11 @@ class Held(Dataset):
 
     def __init__(self, reals: Sequence[Store], fakes: Sequence[Store], batch: int = 64):
         self.batches = [
-            (store, slice(start, start + batch), float(label))
+            (store, slice(start, start + step), float(label))
             for label, stores in enumerate((reals, fakes))
             for store in stores
-            for start in range(0, len(store), batch)
+            for step in [max(1, batch // store.frames)]
+            for start in range(0, len(store), step)
         ]
 
     def __len__(self) -> int:

@@ -15,7 +15,7 @@ Hidden files, `__MACOSX` and links to folders are passed over; a link to a file 
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -36,7 +36,10 @@ _THUMB = 8
 
 @dataclass(frozen=True)
 class Item:
-    """One usable picture: where it lies, what it is, and where it belongs. Width and height are upright pixels."""
+    """One usable file: where it lies, what it is, and where it belongs. Width and height are upright pixels.
+
+    n_frames, fps: of a video (arena/data/videos.py).
+    """
 
     path: Path
     name: str
@@ -48,17 +51,19 @@ class Item:
     format: str
     bytes: int
     split: str
+    n_frames: int = 1
+    fps: float = 0.0
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder's pictures in natural order, and what the reader of the ledger should know of it.
+    """A folder's files in natural order, and what the reader of the ledger should know of it.
 
     bad: (name, reason) of what could not be used; duplicates: files that repeat the bytes of another; ignored: files
-    that are no pictures by their suffix; notes: full sentences.
+    of another suffix; notes: full sentences.
     """
 
-    root: Path
+    name: str
     layout: str
     items: tuple[Item, ...]
     bad: tuple[tuple[str, str], ...]
@@ -73,17 +78,47 @@ class Folder:
         return tuple(item for item in self.items if item.split == split and domain in (None, item.domain))
 
 
-class _Seen(NamedTuple):
+class Seen(NamedTuple):
+    """What a file's bytes say. thumb: 8 x 8 x 3 pixels, by which look-alikes are known."""
+
     sha256: str
     width: int
     height: int
     format: str
     length: int
-    thumb: bytes
+    thumb: bytes = b""
+    n_frames: int = 1
+    fps: float = 0.0
+
+
+class Medium(NamedTuple):
+    """A kind of files. examine: (file, most pixels) -> what it holds, or the reason why it is unusable."""
+
+    noun: str
+    known: str
+    suffixes: Collection[str]
+    examine: Callable[[Path, int], Seen | str]
+
+
+def picture(path: Path, max_pixels: int) -> Seen | str:
+    """All that a picture's bytes say, or why it is unusable."""
+    try:
+        data = decode.read_bytes(path, max_pixels)
+        image = decode.header(data, max_pixels)
+        form, (width, height) = image.format or "", image.size
+        small = decode.decode(image, at_least=8 * _THUMB).resize((_THUMB, _THUMB), Image.Resampling.BOX)
+    except decode.BadImage as error:
+        return str(error)
+    if decode.is_sideways(image):
+        width, height = height, width
+    return Seen(hashlib.sha256(data).hexdigest(), width, height, form, len(data), small.tobytes())
+
+
+PICTURES = Medium("pictures", "PNG, JPEG, WEBP or BMP picture", decode.SUFFIXES, picture)
 
 
 def scan(
-    root: Path | str,
+    root: Path | str | Mapping[str, Sequence[Path | str]],
     *,
     seed: int = 0,
     group: str = "auto",
@@ -93,9 +128,12 @@ def scan(
     judge: float = 0.2,
     progress: Callable[[int, int], None] | None = None,
     workers: int | None = None,
+    medium: Medium = PICTURES,
 ) -> Folder:
     """Read every picture below `root` once, refuse the bad, and give each a domain, a group and a split.
 
+    root: a folder, whose layout says the domains; or domains and the folders of each ({"real": [...], "fake": [...]}):
+    no file may then lie in two domains, and of a layout only its splits count.
     group: `auto`, `none`, `parent` or `prefix:REGEX` (see `arena.data.splits`). max_bad: how many unusable pictures are
     passed over; a float below 1 is a share of all. val, judge: shares of the pictures that no folder has given away.
     progress: called with (done, total). The result depends on the names, the bytes, `seed` and the options alone.
@@ -105,16 +143,17 @@ def scan(
         raise InputError(f"val and judge are shares that leave something to train on, not {val} and {judge}.")
     if not (0 <= max_bad < math.inf) or (max_bad > 1 and max_bad != int(max_bad)):
         raise InputError(f"--max-bad is a count such as 10, or a share such as 0.01, not {max_bad}.")
-    root = existing_folder(Path(root).expanduser())
-    files, ignored, links = walk(root)
-    layout, places, notes = lay_out(sorted(files, key=splits.natural), group)
-    if not places:
-        also = f" ({links} links lead elsewhere and are not followed: copy the files instead)" if links else ""
-        raise InputError(f"no PNG, JPEG, WEBP or BMP picture lies in or below {root}{also}. Check the path.")
+    found = gather(root, group, medium)
+    if not found.places:
+        elsewhere = f" ({found.links} links lead elsewhere and are not followed: copy the files instead)"
+        raise InputError(
+            f"no {medium.known} lies in or below {found.name}{elsewhere if found.links else ''}. Check the path."
+        )
+    notes, places = found.notes, [place for place, _ in found.places]
 
-    seen: list[tuple[Place, _Seen]] = []
+    seen: list[tuple[Place, Seen]] = []
     bad = []
-    results = decode.in_threads(partial(_examine, root, max_pixels), places, workers, ahead=1024)
+    results = decode.in_threads(partial(_examine, max_pixels, medium), found.places, workers, ahead=1024)
     for done, (place, result) in enumerate(zip(places, results, strict=True), 1):
         if isinstance(result, str):
             bad.append((_printable(place.name), result))
@@ -122,21 +161,23 @@ def scan(
             seen.append((place, result))
         if progress is not None:
             progress(done, len(places))
-    _check_bad(root, bad, len(places), max_bad)
+    check_bad(found.name, bad, len(places), max_bad, medium.noun)
 
-    if links:
-        notes.append(f"{links} links that lead to a folder or out of {root.name} were not followed")
-    seen, duplicates = _without_copies_of_held_out(seen, notes)
-    items, group_rule = _deal(seen, root, group, {"val": val, "judge": judge}, seed, notes)
+    if found.links:
+        notes.append(f"{found.links} links that lead to a folder or out of {found.name} were not followed")
+    if isinstance(root, Mapping):
+        check_labels(seen)
+    seen, duplicates = _without_copies_of_held_out(seen, notes, medium.noun)
+    items, group_rule = _deal(seen, found, group, {"val": val, "judge": judge}, seed, notes, medium.noun)
     return Folder(
-        root=root,
-        layout=layout,
+        name=found.name,
+        layout=found.layout,
         items=items,
         bad=tuple(bad),
         duplicates=duplicates,
         domains=tuple(sorted({item.domain for item in items}, key=splits.natural)),
         group_rule=group_rule,
-        ignored=ignored,
+        ignored=found.ignored,
         notes=tuple(notes),
     )
 
@@ -195,42 +236,80 @@ def folder_hash(items: Sequence[Item]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _examine(root: Path, max_pixels: int, place: Place) -> _Seen | str:
-    """Everything about one file that takes its bytes; the reason where it is unusable."""
+class Found(NamedTuple):
+    """The files of a folder, or of the folders of each domain, before any is opened."""
+
+    name: str
+    layout: str
+    places: list[tuple[Place, Path]]
+    ignored: int
+    links: int
+    notes: list[str]
+
+
+def gather(root: Path | str | Mapping[str, Sequence[Path | str]], group: str, medium: Medium = PICTURES) -> Found:
+    """Walk a folder, or the folders of each domain, and recognise the layout. For `root` and `group` see `scan`."""
+    if not isinstance(root, Mapping):
+        folder = existing_folder(Path(root).expanduser(), medium.noun)
+        files, ignored, links = walk(folder, medium.suffixes)
+        layout, places, notes = lay_out(sorted(files, key=splits.natural), group, medium.noun)
+        return Found(
+            str(folder.name), layout, [(place, folder / place.name) for place in places], ignored, links, notes
+        )
+    found = Found("the folders of " + " and ".join(root), " and ".join(root), [], 0, 0, [])
+    for domain, folders in root.items():
+        for number, given in enumerate(folders):
+            folder = existing_folder(Path(given).expanduser(), medium.noun)
+            prefix = f"{domain}/" if len(folders) == 1 else f"{domain}/{number}-{folder.name}/"
+            one = gather(folder, group, medium)
+            for place, path in one.places:
+                below = place.name.partition("/")[2] if one.layout.startswith("split folders") else place.name
+                inner = below if len(folders) == 1 else f"{number}-{folder.name}/{below}"
+                found.places.append((Place(prefix + place.name, domain, inner, place.given), path))
+            notes = [*found.notes, *(f"{folder.name}: {note}" for note in one.notes)]
+            found = found._replace(ignored=found.ignored + one.ignored, links=found.links + one.links, notes=notes)
+    return found
+
+
+def _examine(max_pixels: int, medium: Medium, found: tuple[Place, Path]) -> Seen | str:
+    place, path = found
     if _printable(place.name) != place.name:
         return "its name is not valid UTF-8"
-    try:
-        data = decode.read_bytes(root / place.name, max_pixels)
-        image = decode.header(data, max_pixels)
-        form, (width, height) = image.format or "", image.size
-        small = decode.decode(image, at_least=8 * _THUMB).resize((_THUMB, _THUMB), Image.Resampling.BOX)
-    except decode.BadImage as error:
-        return str(error)
-    if decode.is_sideways(image):
-        width, height = height, width
-    return _Seen(hashlib.sha256(data).hexdigest(), width, height, form, len(data), small.tobytes())
+    return medium.examine(path, max_pixels)
 
 
 def _printable(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def _check_bad(root: Path, bad: Sequence[tuple[str, str]], total: int, max_bad: int | float) -> None:
+def check_bad(root: str, bad: Sequence[tuple[str, str]], total: int, max_bad: int | float, noun: str) -> None:
+    """Raise InputError where more files are unusable than may be, or all are."""
     limit = int(max_bad * total) if isinstance(max_bad, float) and max_bad < 1 else int(max_bad)
     first = ", ".join(f"{name} ({reason})" for name, reason in bad[:3])
     more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
     if len(bad) > limit:
         raise InputError(
-            f"{len(bad)} of {total} pictures in {root} are unusable, at most {limit} may be: {first}{more}."
+            f"{len(bad)} of {total} {noun} in {root} are unusable, at most {limit} may be: {first}{more}."
             f" Mend or delete them, or raise --max-bad."
         )
     if len(bad) == total:
-        raise InputError(f"none of the {total} pictures in {root} is usable: {first}{more}. Mend or replace them.")
+        raise InputError(f"none of the {total} {noun} in {root} is usable: {first}{more}. Mend or replace them.")
+
+
+def check_labels(seen: Sequence[tuple[Place, Seen]]) -> None:
+    """Raise InputError where one file is given as real and as fake."""
+    first: dict[str, Place] = {}
+    for place, found in seen:
+        other = first.setdefault(found.sha256, place)
+        if other.domain != place.domain:
+            raise InputError(
+                f"{other.name} and {place.name} are the same file: it cannot be both. Take it out of one folder."
+            )
 
 
 def _without_copies_of_held_out(
-    seen: list[tuple[Place, _Seen]], notes: list[str]
-) -> tuple[list[tuple[Place, _Seen]], int]:
+    seen: list[tuple[Place, Seen]], notes: list[str], noun: str
+) -> tuple[list[tuple[Place, Seen]], int]:
     """Drop from train what val or judge holds, and from val what judge holds; count all repeated files."""
     rank = {"judge": 0, "val": 1, None: 2}
     best: dict[str, int] = {}
@@ -240,25 +319,26 @@ def _without_copies_of_held_out(
         domains.setdefault(found.sha256, set()).add(place.domain)
     kept = [(place, found) for place, found in seen if rank[place.given] == best[found.sha256]]
     if dropped := len(seen) - len(kept):
-        notes.append(f"{dropped} pictures are left out of train or val because a held-out split has the same file")
+        notes.append(f"{dropped} {noun} are left out of train or val because a held-out split has the same file")
     if both := sum(len(where) > 1 for where in domains.values()):
-        notes.append(f"{both} pictures lie in more than one domain")
+        notes.append(f"{both} {noun} lie in more than one domain")
     return kept, len(seen) - len(best)
 
 
 def _deal(
-    seen: list[tuple[Place, _Seen]],
-    root: Path,
+    seen: list[tuple[Place, Seen]],
+    found: Found,
     rule: str,
     shares: dict[str, float],
     seed: int,
     notes: list[str],
+    noun: str,
 ) -> tuple[tuple[Item, ...], str]:
-    """Find the groups and deal the pictures that no folder has given a split."""
+    """Find the groups and deal the files that no folder has given a split."""
     places = [place for place, _ in seen]
     names, domains = [p.name for p in places], [p.domain for p in places]
-    hashes = [found.sha256 for _, found in seen]
-    thumbs = np.frombuffer(b"".join(found.thumb for _, found in seen), np.uint8).reshape(len(seen), -1)
+    hashes = [file.sha256 for _, file in seen]
+    thumbs = np.frombuffer(b"".join(file.thumb for _, file in seen), np.uint8).reshape(len(seen), -1)
     groups, group_rule = splits.find_groups(names, [p.inner for p in places], domains, thumbs, rule)
     groups = splits.unite(groups, hashes)
 
@@ -267,7 +347,7 @@ def _deal(
         lacking = sorted(set(domains) - {p.domain for p in places if p.given == split})
         if lacking:
             raise InputError(
-                f"{root} has no {split or 'train'} pictures for domain {', '.join(lacking)}: give every domain a"
+                f"{found.name} has no {split or 'train'} {noun} for domain {', '.join(lacking)}: give every domain a"
                 f" folder of that split, or none."
             )
     wishes = {split: share for split, share in shares.items() if split not in given}
@@ -283,19 +363,22 @@ def _deal(
     if straddling := sum(n > 1 for n in held.values()):
         notes.append(f"{straddling} groups lie in several splits because the folders have them so")
     spread = Counter(group for group, _ in {(groups[i], split_of[i]) for i in free})
+    paths = {place.name: path for place, path in found.places}
     items = tuple(
         Item(
-            path=root / place.name,
+            path=paths[place.name],
             name=place.name,
             domain=place.domain,
             group=f"{groups[i]} ({split_of[i]})" if spread[groups[i]] > 1 else groups[i],
-            sha256=found.sha256,
-            width=found.width,
-            height=found.height,
-            format=found.format,
-            bytes=found.length,
+            sha256=file.sha256,
+            width=file.width,
+            height=file.height,
+            format=file.format,
+            bytes=file.length,
             split=split_of[i],
+            n_frames=file.n_frames,
+            fps=file.fps,
         )
-        for i, (place, found) in enumerate(seen)
+        for i, (place, file) in enumerate(seen)
     )
     return items, group_rule

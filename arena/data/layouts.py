@@ -1,9 +1,9 @@
-"""Which files of a folder are pictures, and what their folders say: domain and split (see arena/data/folders.py)."""
+"""Which files of a folder are data, and what their folders say: domain and split (see arena/data/folders.py)."""
 
 import difflib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,9 +35,9 @@ class Place(NamedTuple):
     given: str | None
 
 
-def existing_folder(root: Path) -> Path:
+def existing_folder(root: Path, noun: str = "pictures") -> Path:
     if root.is_file():
-        raise InputError(f"expected a folder of pictures, got the file {root}. Give the folder: {root.parent}.")
+        raise InputError(f"expected a folder of {noun}, got the file {root}. Give the folder: {root.parent}.")
     if root.is_dir():
         return root.resolve()
     missing = root.absolute()
@@ -51,8 +51,8 @@ def existing_folder(root: Path) -> Path:
     raise InputError(f"no folder {root}. {hint}")
 
 
-def walk(root: Path) -> tuple[list[str], int, int]:
-    """Names (posix, below root) of all files with a picture's suffix; how many files are others; how many links too."""
+def walk(root: Path, suffixes: Collection[str] = decode.SUFFIXES) -> tuple[list[str], int, int]:
+    """Names (posix, below root) of all files with these suffixes; how many files are others; how many links too."""
     files, ignored, links = [], 0, 0
     folders = [""]
     while folders:
@@ -73,14 +73,14 @@ def walk(root: Path) -> tuple[list[str], int, int]:
             elif entry.is_dir(follow_symlinks=False):
                 folders.append(f"{name}/")
                 continue
-            if os.path.splitext(name)[1].lower() in decode.SUFFIXES and entry.is_file():
+            if os.path.splitext(name)[1].lower() in suffixes and entry.is_file():
                 files.append(name)
             else:
                 ignored += 1
     return files, ignored, links
 
 
-def lay_out(names: Sequence[str], group: str) -> tuple[str, list[Place], list[str]]:
+def lay_out(names: Sequence[str], group: str, noun: str = "pictures") -> tuple[str, list[Place], list[str]]:
     """Recognise the layout: (its name, the places of the files that belong to it, notes)."""
     tops = {name.split("/", 1)[0] for name in names if "/" in name}
     cycle = {top: match for top in tops if (match := _CYCLEGAN.fullmatch(top))}
@@ -106,13 +106,13 @@ def lay_out(names: Sequence[str], group: str) -> tuple[str, list[Place], list[st
         layout = f"split folders {', '.join(sorted(words))} with {layout}"
     elif len(tops) == 1 and all("/" in name for name in names):
         top = tops.pop()
-        layout, inside, notes = lay_out([name.removeprefix(f"{top}/") for name in names], group)
+        layout, inside, notes = lay_out([name.removeprefix(f"{top}/") for name in names], group, noun)
         return f"{layout} (in {top}/)", [p._replace(name=f"{top}/{p.name}") for p in inside], notes
     else:
         layout, found, notes = _domains(names, group)
         places = [Place(name, *place, None) for name, place in zip(names, found, strict=True) if place is not None]
     if outside := len(names) - len(places):
-        notes.append(f"{outside} pictures lie outside the folders of the layout and are left out")
+        notes.append(f"{outside} {noun} lie outside the folders of the layout and are left out")
     return layout, places, notes
 
 

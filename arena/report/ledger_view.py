@@ -237,6 +237,22 @@ def family_of(name: str) -> str:
     return name.partition("-")[0].lower()
 
 
+def forged(summary: Mapping[str, Any]) -> bool:
+    """Whether a generator made the fakes; else they were given, in labelled folders."""
+    return mapping(summary.get("settings")).get("generator", {}) is not None
+
+
+def fakes(summary: Mapping[str, Any]) -> str:
+    """Whose fakes: "CycleGAN's fakes", or "the given fakes"."""
+    return f"{player(summary, 'generator')}’s fakes" if forged(summary) else "the given fakes"
+
+
+def versus(summary: Mapping[str, Any]) -> str:
+    """ "CycleGAN against CNNSpot", or "CNNSpot"."""
+    both = [player(summary, role) for role in ("generator", "detector") if role == "detector" or forged(summary)]
+    return " against ".join(both)
+
+
 def player(summary: Mapping[str, Any], role: str) -> str:
     """The display name of the run's "generator" or "detector": its class's, else its configuration's."""
     given = mapping(mapping(summary.get("settings")).get(role))

@@ -64,14 +64,15 @@ def render(run: Path) -> str:
     return environment.get_template("report.html").render(
         run=str(summary.get("run") or run.resolve().name),
         status=str(summary.get("status") or "unknown"),
-        generator=player(summary, "generator"),
-        detector=player(summary, "detector"),
+        versus=view.versus(summary),
+        fakes=view.fakes(summary),
+        forged=view.forged(summary),
         data_name=str(mapping(summary.get("data")).get("name") or mapping(settings.get("data")).get("source") or ""),
         all_synthetic=mapping(summary.get("data")).get("rendered") is True,
         verdict=words.verdict(summary),
         citation=words.citation(summary),
         badges=badges(summary, here.rounds),
-        tiles=tiles(here.rounds),
+        tiles=tiles(here.rounds, view.forged(summary)),
         table=table.round_table(summary),
         curves=detection_curves(here.rounds),
         distances=distance_curves(here.rounds),
@@ -108,13 +109,15 @@ def badges(summary: Mapping[str, Any], rounds: Sequence[Round]) -> list[str]:
     return found
 
 
-def tiles(rounds: Sequence[Round]) -> list[dict[str, str]]:
+def tiles(rounds: Sequence[Round], forged: bool = True) -> list[dict[str, str]]:
     """The run's few key figures: name, figure, what stands below it."""
     found = []
     scored = view.judged(rounds)
     if scored:
-        last, _, auc = scored[-1]
-        found.append(_tile(f"AUC after round {last.number}", auc, table.unit))
+        last, after, auc = scored[-1]
+        found.append(_tile(f"AUC after round {last.number}" if forged else "AUC", auc, table.unit))
+        if not forged and after.escape_interval:
+            found.append(_tile("Fakes called real", after.escape_interval, table.percent))
         if last.before and last.before.auc:
             found.append(_tile("AUC before: fakes never seen", last.before.auc, table.unit))
         if last.before and last.before.escape_interval:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from arena.report.ledger_view import REFERENCES, Estimate, Score, directions, main_distance, rounds_of
+from arena.report.ledger_view import REFERENCES, Estimate, Score, directions, forged, main_distance, rounds_of
 
 Form = Callable[[float | None], str]
 MISSING = "–"
@@ -47,8 +47,12 @@ def round_table(summary: Mapping[str, Any], *, brief: bool = False) -> Table:
             found = entry.distance(distance, way)
             row.append(two_lines(found.estimate, amount) if found else MISSING)
         rows.append([*row, duration(sum(entry.seconds.values())) if entry.seconds else MISSING])
-    if brief:
-        kept = [place for place in range(len(headers)) if place not in (3, 4, 5, 6, 8)]
+    left_out = {3, 4, 5, 6, 8} if brief else set()
+    if not forged(summary):  # the fakes were given: there is one round, and no detector met them before
+        left_out = {0, 1, 7}
+        headers[2], headers[8] = "AUC", "fakes called real"
+    if left_out:
+        kept = [place for place in range(len(headers)) if place not in left_out]
         headers, rows = [headers[place] for place in kept], [[row[place] for place in kept] for row in rows]
     return Table(headers, rows)
 

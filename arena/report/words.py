@@ -11,12 +11,15 @@ from arena.report.ledger_view import (
     Score,
     Truth,
     directions,
+    fakes,
+    forged,
     judged,
     main_distance,
     mapping,
     number,
     player,
     rounds_of,
+    versus,
 )
 from arena.report.table import PERCENT, amount, arrow, interval, percent, unit
 
@@ -37,19 +40,20 @@ def verdict(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _detection(summary: Mapping[str, Any], last: Judged) -> str:
-    auc, generator, detector = last.auc, player(summary, "generator"), player(summary, "detector")
+    auc, theirs, detector = last.auc, fakes(summary), player(summary, "detector")
     details = [f"95{PERCENT} CI {interval(auc, unit)}"] if auc.bounded else ["no interval"]
     details += [_counts(last.after)] if _counts(last.after) else []
     if auc.low is not None and auc.low > 0.5:
-        claim = f"{detector} tells {generator}’s fakes from reals with AUC {unit(auc.value)}"
+        claim = f"{detector} tells {theirs} from reals with AUC {unit(auc.value)}"
     elif auc.high is not None and auc.high < 0.5:
-        claim = f"{detector} ranks {generator}’s fakes as more real than the reals: AUC {unit(auc.value)}"
+        claim = f"{detector} ranks {theirs} as more real than the reals: AUC {unit(auc.value)}"
     elif auc.bounded:
-        claim = f"{detector} does not clearly tell {generator}’s fakes from reals: AUC {unit(auc.value)}"
+        claim = f"{detector} does not clearly tell {theirs} from reals: AUC {unit(auc.value)}"
         details.append("chance is 0.5")
     else:
-        claim = f"{detector} scores AUC {unit(auc.value)} on {generator}’s fakes"
-    return f"{_played(summary, last.round)} {claim} ({', '.join(details)}){_surprise(last)}."
+        claim = f"{detector} scores AUC {unit(auc.value)} on {theirs}"
+    claim = f"{_played(summary, last.round)} {claim}" if forged(summary) else claim
+    return f"{claim} ({', '.join(details)}){_surprise(last)}."
 
 
 def _counts(score: Score) -> str:
@@ -185,8 +189,7 @@ def citation(summary: Mapping[str, Any]) -> str:
     """One paragraph to copy into a paper: figure, interval, protocol, version."""
     settings, provenance = mapping(summary.get("settings")), mapping(summary.get("provenance"))
     data = mapping(summary.get("data"))
-    versus = f"{player(summary, 'detector')} against {player(summary, 'generator')}"
-    text = f"{versus} on {data.get('name') or 'unnamed data'}"
+    text = f"{versus(summary)} on {data.get('name') or 'unnamed data'}"
     scored = judged(rounds_of(summary))
     if scored:
         last, after, auc = scored[-1]
