@@ -332,7 +332,7 @@ class Arena:
     def record(self, r: int) -> dict[str, Any]:
         fakes = self.fakes(r, "judge")
         quality: dict[str, Any] = {}
-        for way, store in zip(self.ways, fakes, strict=True):
+        for way, store in zip(self.ways, fakes, strict=False):  # of given fakes no distance is taken
             reals, others = self.data.reals["judge", way.target], self.data.reals["train", way.target]
             scores = self.panel.score(*(some.stills()[:] for some in (store, reals, others)))
             quality |= {way.of(metric): value for metric, value in scores.items()}
@@ -369,7 +369,7 @@ class Arena:
         rows, labels = [], []
         if not self.ways:
             rows, labels = [spread(self.data.reals["judge", "real"]), spread(fakes[0])], ["real", "fake"]
-        for way, store in zip(self.ways, fakes, strict=True):
+        for way, store in zip(self.ways, fakes, strict=False):
             for label, images in self.panel_rows(way, store):
                 rows.append(images)
                 labels.append(label)

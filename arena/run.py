@@ -117,6 +117,6 @@ def notes(config: RunConfig, facts: dict[str, Any], arena: Any) -> list[str]:
         )
     found += [f"{name} starts {text}" for name, text in facts["weights"].items() if text.startswith("from scratch: ")]
     found += arena.data.summary.get("notes", [])
-    if arena.panel.note:
+    if arena.ways and arena.panel.note:
         found.append(arena.panel.note)
     return found

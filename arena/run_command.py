@@ -99,6 +99,8 @@ def train(real: tuple[str, ...], fake: tuple[str, ...], group: str | None, **opt
     weights kept are those of the best look at the validation split; the judge split is met once, at the end. The run
     folder is one of `arena run`'s: report.html, summary.json (the figures stand under `after`), checkpoints.
     """
+    if not (options["detector"] or options["out"] or options["file"]):
+        raise click.UsageError("name a DETECTOR (`arena list` shows them), or continue a training with --out.")
     keys = ("precision", "seed", "detector", "device", "look_every")
     direct = {key: options.pop(key) for key in keys}
     steps, batch = options.pop("steps"), options.pop("batch_size")
@@ -168,6 +170,8 @@ def play(
         config = resolve(layers, preset or "quick")
         if alone:
             config = with_looks(config)
+            if not (config.data.real and config.data.fake):
+                raise InputError("a detector learns from reals and fakes: give --real DIR and --fake DIR.")
         out = out or Path("runs") / running.new_run_name(config)
         if preset is None and not as_json:
             click.echo(f"{note[0].upper()}{note[1:]}. See `arena list`.", err=True)

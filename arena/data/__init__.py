@@ -159,8 +159,6 @@ def labelled_source(config: DataConfig, progress: Progress | None = None) -> Sou
     """The folders `real` and `fake`, split so that no source lies in two splits; domains `real` and `fake`."""
     from arena.data.films import FilmSource
 
-    if not (config.real and config.fake):
-        raise InputError("a detector learns from reals and fakes: give --real FOLDER and --fake FOLDER.")
     films = _holds_videos([*config.real, *config.fake])
     return FilmSource(config, progress) if films else FolderSource(config, progress)
 

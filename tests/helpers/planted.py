@@ -100,3 +100,37 @@ class BadGradient(Identity):
             with torch.no_grad():
                 self.net.weight.fill_(float("inf"))
             yield {"loss": a.new_ones(())}
+
+
+class Flicker(Identity):
+    """Brightens or darkens its source, by lot for each image: a single frame gives nothing away, a clip does."""
+
+    def sample(self, source, *, rng, reverse=False):
+        lots = torch.randint(0, 2, (len(source), 1, 1, 1), generator=rng) * 2 - 1
+        return (source + 0.2 * lots.to(source)).clamp(-1, 1)
+
+
+class Motion:
+    """A detector of clips: how much brightness changes from frame to frame, through a logistic regression."""
+
+    def __init__(self, frames: int = 4, lr: float = 0.5):
+        self.frames = frames
+        self.net = nn.Linear(1, 1)
+        self.layer = self.net
+        self.opt = torch.optim.Adam(self.net.parameters(), lr)
+
+    def features(self, clips):
+        return 10 * clips.mean((2, 3, 4)).diff(dim=1).abs().mean(1, keepdim=True)
+
+    def fit(self, fabric, batches, *, val=()):
+        net, opt = fabric.setup(self.net, self.opt)
+        for clips, labels in batches:
+            assert clips.shape[1] == self.frames
+            loss = nn.functional.binary_cross_entropy_with_logits(net(self.features(clips)).squeeze(1), labels)
+            opt.zero_grad()
+            fabric.backward(loss)
+            opt.step()
+            yield {"loss": loss.detach()}
+
+    def score(self, clips):
+        return self.net(self.features(clips)).squeeze(1).float()
