@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 import arena
+from arena.detect_command import detect
 from arena.errors import DivergedError, InputError
 from arena.faces.extract_command import extract
 from arena.faces.scene_command import scene
@@ -52,7 +53,7 @@ def main() -> None:
     """The adversarial lab for generated images: generators make fakes, detectors hunt them, the arena keeps score."""
 
 
-for command in (run, train, sample, extract, swap, scene):
+for command in (run, train, detect, sample, extract, swap, scene):
     main.add_command(command)
 
 

@@ -45,7 +45,9 @@ class DataConfig(Strict):
     source: str = "faces"
     size: int = Field(64, ge=32, le=1024, multiple_of=4, description="side of every image, px")
     resize: Literal["bicubic", "lanczos", "bilinear"] = Field("bicubic", description="Pillow's antialiased filter")
-    codec: str = Field("png", pattern=r"^(png|jpeg-\d{1,3})$", description="what reals and fakes alike are stored as")
+    codec: str = Field(
+        "png", pattern=r"^(png|jpeg-\d{1,3}|raw|c23|c40)$", description="what reals and fakes alike are stored as"
+    )
     seed: int = Field(0, ge=0, description="of the faces and of the split")
     real: list[str] = Field([], description="labelled: folders of reals")
     fake: list[str] = Field([], description="labelled: folders of fakes")

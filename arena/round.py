@@ -133,6 +133,7 @@ class Arena:
                 "round": r,
                 "quality": done["record"]["quality"],
                 "truth": done["record"].get("truth", {}),
+                "insight": done["record"].get("insight", {}),
                 "before": done["judge before"]["scores"] if self.generator else None,
                 "after": done["judge after"]["scores"],
                 "baseline": done["judge after"]["baseline"],
@@ -222,27 +223,24 @@ class Arena:
         images = 0
         for split in SPLITS:
             for way in self.ways:
-                source = self.data.sources[split, way.source].stills()
-                self.ledger.write_images(
-                    self.fakes_name(r, split, way),
-                    self.forged(r, source, way, split),
-                    len(source),
-                    self.config.data.size,
-                )
-                images += len(source)
+                source = self.data.sources[split, way.source]
+                n, size = len(source) * source.frames, self.config.data.size
+                self.ledger.write_images(self.fakes_name(r, split, way), self.forged(r, source, way, split), n, size)
+                images += n
         for way, store in zip(self.ways, self.fakes(r, "judge"), strict=True):
             self.write_pngs(r, way, store)
         self.ledger.write_lines(f"rounds/{r:02d}/fakes/manifest.jsonl", self.fakes_manifest(r))
         return {"images": images}
 
     def forged(self, r: int, source: Store, way: Way, split: str) -> Iterator[torch.Tensor]:
-        """Fakes of every image of a store, as the detector gets them: uint8, through the run's codec."""
+        """Fakes of every image of a store, as the detector gets them: uint8 n 3 s s, through the run's codec."""
         draws = rng(self.config.seed, r, "forge", split, way.name)
         keywords = {"reverse": True} if way.reverse else {}
         for chunk in source.chunks():
             with torch.inference_mode():
-                fakes = self.generator.sample(to_float(chunk.to(self.device)), rng=draws, **keywords)
-            yield store_as(to_uint8(fakes).cpu(), self.config.data.codec)
+                images = to_float(chunk.flatten(0, -4).to(self.device))
+                fakes = to_uint8(self.generator.sample(images, rng=draws, **keywords)).cpu()
+            yield store_as(fakes.view(chunk.shape), self.config.data.codec).flatten(0, -4)
 
     def write_pngs(self, r: int, way: Way, store: Store) -> None:
         """The judged fakes as files that people and other tools can open, each with its marks."""
@@ -336,24 +334,55 @@ class Arena:
             reals, others = self.data.reals["judge", way.target], self.data.reals["train", way.target]
             scores = self.panel.score(*(some.stills()[:] for some in (store, reals, others)))
             quality |= {way.of(metric): value for metric, value in scores.items()}
-        self.draw_sheets(r, fakes)
-        return {"quality": quality, "truth": self.truth_scores(r, fakes)}
+        drawn = self.draw_sheets(r, fakes)
+        inside = self.look_inside(r, fakes)
+        if "method" in inside:
+            drawn |= {"explained": ["image", "heat", "counter-evidence"]}
+            drawn |= {"neighbours": ["fakes", "their nearest neighbours"]}
+        folder, about = f"rounds/{r:02d}", {"contains": "synthetic images", **self.marks, "Round": r}
+        rows = ({"file": f"{folder}/{name}.png", "rows": what, **about} for name, what in drawn.items())
+        self.ledger.write_lines(f"{folder}/pictures.jsonl", rows)
+        return {"quality": quality, "truth": self.truth_scores(r, fakes), "insight": inside}
+
+    def look_inside(self, r: int, fakes: list[Store]) -> dict[str, Any]:
+        """Why the detector decides as it does on a fixed panel, and how its features lie (arena/insight.py)."""
+        from arena.insight import look
+
+        every = {old: self.fakes(old, "judge") for old in range(r)} | {r: fakes}
+        swaps = ((way.name, store, wanted) for way, store, wanted in self.swaps(fakes))
+        marks = self.marks | {"Synthetic": "contains synthetic images: all but the reals", "Round": str(r)}
+        try:
+            reals = self.data.reals_of("judge")
+            found = look(self.detector, reals, every, swaps, self.device, self.config.seed, marks)
+        except ValueError as error:  # a detector without a layer that can be looked at
+            return {"left_out": str(error)}
+        for name, picture in found.pictures.items():
+            self.ledger.write_bytes(f"rounds/{r:02d}/{name}.png", picture)
+        self.ledger.write(f"rounds/{r:02d}/space.json", found.space)
+        return found.figures
 
     def truth_scores(self, r: int, fakes: list[Store]) -> dict[str, Any]:
         """Where the exact swap is known (two people of the embedded faces): how near the fakes come to it."""
-        if not self.data.people or not self.has_source:
-            return {}
-        from arena.metrics.swap import Swaps, swap_scores
+        from arena.metrics.swap import swap_scores
 
-        people = self.data.people
         found: dict[str, Any] = {}
+        for way, store, swaps in self.swaps(fakes):
+            scores = swap_scores(store[:], swaps, {swaps.wanted[0]: self.data.sources["train", way.target][:]})
+            found |= {way.of(name): score for name, score in scores.items()}
+        return found
+
+    def swaps(self, fakes: list[Store]) -> Iterator[tuple[Way, Store, Any]]:
+        """Where the exact swap is known: each direction, its fakes of the judge split, and who should be in them."""
+        people = self.data.people
+        if not people or not self.has_source:
+            return
+        from arena.metrics.swap import Swaps
+
         for way, store in zip(self.ways, fakes, strict=True):
             shown, wanted = people[way.source], people[way.target]
             index = self.data.indices["judge", way.source]
-            swaps = Swaps(people["seed"], index, [shown] * len(index), [wanted] * len(index), close=people["close"])
-            scores = swap_scores(store[:], swaps, {wanted: self.data.sources["train", way.target][:]})
-            found |= {way.of(name): score for name, score in scores.items()}
-        return found
+            close = people["close"]
+            yield way, store, Swaps(people["seed"], index, [shown] * len(index), [wanted] * len(index), close=close)
 
     @property
     def panel(self) -> Any:
@@ -363,8 +392,11 @@ class Arena:
             self._panel = quality_panel(self.device)
         return self._panel
 
-    def draw_sheets(self, r: int, fakes: list[Store]) -> None:
-        """A fixed panel (source, fake, a real of the fake's kind), and the fakes easiest and hardest to detect."""
+    def draw_sheets(self, r: int, fakes: list[Store]) -> dict[str, list[str]]:
+        """A fixed panel (source, fake, a real of the fake's kind), and the fakes easiest and hardest to detect.
+
+        Returns the pictures' names and what their rows show.
+        """
         folder = f"rounds/{r:02d}"
         rows, labels = [], []
         if not self.ways:
@@ -395,10 +427,7 @@ class Arena:
             kind: [{"name": names[i], "logit": float(found[i])} for i in rows]
             for kind, rows in (("easiest", easiest), ("hardest", hardest))
         })  # fmt: skip
-        self.ledger.write_lines(f"{folder}/pictures.jsonl", [
-            {"file": f"{folder}/{name}.png", "contains": "synthetic images", "rows": what, **self.marks, "Round": r}
-            for name, what in (("sheet", labels), ("extremes", ["easiest to detect", "hardest to detect"]))
-        ])  # fmt: skip
+        return {"sheet": labels, "extremes": ["easiest to detect", "hardest to detect"]}
 
     def panel_rows(self, way: Way, store: Store) -> Iterator[tuple[str, torch.Tensor]]:
         """The rows of a sample sheet for one direction: source, itself rebuilt, its fake, the exact swap."""

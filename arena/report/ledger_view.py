@@ -92,6 +92,7 @@ class Round:
     baseline: Score | None = None
     distances: list[Distance] = field(default_factory=list)
     truths: list[Truth] = field(default_factory=list)
+    insight: Mapping[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
 
@@ -169,6 +170,7 @@ def _round(entry: Mapping[str, Any]) -> Round:
             truths.append(Truth(name, direction, estimate, number(given.get("n")), what, how, references, over_mean))
     return Round(
         truths=truths,
+        insight=mapping(entry.get("insight")),
         number=entry["round"],
         before=_score(entry.get("before")),
         after=_score(entry.get("after")),

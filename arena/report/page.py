@@ -18,6 +18,7 @@ PHASE_INKS = {
     "train generator": "phase0", "forge": "phase1", "judge before": "phase2", "train detector": "phase3",
     "judge after": "phase4", "record": "phase5",
 }  # fmt: skip
+INSIDE = ("explained", "neighbours")  # pictures of the last round alone
 FAMILIES = {
     "fid": "Fréchet distance of Inception features",
     "rfd": "Fréchet distance of random-convolution features",
@@ -80,6 +81,7 @@ def render(run: Path) -> str:
         how={truth.name: truth.how for entry in here.rounds for truth in entry.truths},
         histograms=histograms(here),
         **pictures(here),
+        insight=insight(here),
         losses=losses(here),
         time=time_spent(here.rounds),
         data=data_facts(here),
@@ -216,7 +218,9 @@ def histograms(here: Gatherer) -> list[dict[str, Any]]:
 def pictures(here: Gatherer) -> dict[str, Any]:
     """Sample sheets and extremes of the shown rounds; the first and the last first when the room is scarce."""
     paths = {
-        (kind, number): here.folder(number) / f"{kind}.png" for number in here.shown for kind in ("sheet", "extremes")
+        (kind, number): here.folder(number) / f"{kind}.png"
+        for number in here.shown
+        for kind in ("sheet", "extremes", *(INSIDE if number == here.shown[-1] else ()))
     }
     paths = {key: path for key, path in paths.items() if path.is_file()}
     sizes = {key: path.stat().st_size for key, path in paths.items()}
@@ -241,7 +245,35 @@ def pictures(here: Gatherer) -> dict[str, Any]:
             extremes.append({"round": number, "picture": found.get(("extremes", number)), "lists": listed})
     sheets = [found["sheet", number] for number in here.shown if ("sheet", number) in found]
     rows = here.file(round_files.read_rows, here.folder(sheets[0]["round"]) / "pictures.jsonl") if sheets else None
-    return {"sheets": sheets, "extremes": extremes, "rows": rows or []}
+    inside = {kind: found[key] for kind in INSIDE if (key := (kind, here.shown[-1] if here.shown else -1)) in found}
+    return {"sheets": sheets, "extremes": extremes, "rows": rows or [], "inside": inside}
+
+
+def insight(here: Gatherer) -> dict[str, Any]:
+    """Of the last round: the map of features, how well heat finds the swapped face, the share of real neighbours."""
+    if not here.rounds:
+        return {}
+    last = here.rounds[-1]
+    space = here.file(round_files.read_space, here.folder(last.number) / "space.json")
+    regions = []
+    for key, given in mapping(last.insight.get("regions")).items():
+        name, _, way = key.partition(":")
+        value, low, high, chance, n = (
+            view.number(mapping(given).get(k)) for k in ("value", "low", "high", "chance", "n")
+        )
+        if value is not None:
+            cells = [table.two_lines(Estimate(value, low, high), table.unit), table.unit(chance), f"{n or 0:,.0f}"]
+            regions.append([f"{name} {table.arrow(way)}".strip(), *cells, str(given.get("how") or "")])
+    found: dict[str, Any] = {"round": last.number, "regions": regions, "method": str(last.insight.get("method") or "")}
+    found["real_neighbours"] = view.number(last.insight.get("real_neighbours"))
+    if space:
+        rounds = sorted({int(r) for r in space["round"]})
+        found |= {
+            "map": _markup(plots.map_plot(space["points"], space["round"])),
+            "how": space["how"],
+            "rounds": rounds,
+        }
+    return found
 
 
 def _picture(number: int, picture: Picture, path: Path) -> dict[str, Any]:

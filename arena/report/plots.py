@@ -167,6 +167,25 @@ def _running_mean(curve: "np.ndarray", width: int) -> "np.ndarray":
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
+def map_plot(points: "np.ndarray", rounds: "np.ndarray") -> str:
+    """Points in two dimensions without axes: reals (round -1), earlier rounds' fakes pale, the last round's clear."""
+    figure, axes = _figure(0.75 * WIDE, WIDE, left=6)
+    last = max(rounds)
+    for number in sorted(set(rounds)):
+        mine = points[rounds == number]
+        ink, mark = ("real", "o") if number < 0 else ("fake", "D")
+        axes.plot(
+            *mine.T, mark, color=STAND_IN[ink], markersize=3.2, markeredgewidth=0,
+            alpha=0.75 if number in (-1, last) else 0.25,
+        )  # fmt: skip
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(visible=False)
+    axes.spines["bottom"].set_visible(False)
+    axes.margins(0.05)
+    return _svg(figure)
+
+
 def time_plot(numbers: Sequence[int], phases: Sequence[tuple[str, Sequence[float]]]) -> str:
     """Seconds per round, one bar a round, stacked by phase: (colour, seconds of each round) ..."""
     figure, axes = _figure(max(1.3, 0.6 + 0.26 * len(numbers)), WIDE)

@@ -130,6 +130,22 @@ def read_rows(path: Path) -> list[str] | None:
         raise Damaged("not a readable list of pictures") from error
 
 
+def read_space(path: Path) -> dict[str, Any] | None:
+    """The map of a detector's features: `points` (N 2), `round` (N; -1 for reals), `how`."""
+    if not path.is_file():
+        return None
+    import numpy as np
+
+    try:
+        given = json.loads(path.read_bytes())
+        points, rounds = np.array(given["points"], dtype=float), np.array(given["round"], dtype=int)
+        if points.shape != (len(rounds), 2) or not np.isfinite(points).all():
+            raise ValueError("expected two finite numbers a point")
+        return {"points": points, "round": rounds, "how": str(given["how"])[:100]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Damaged("not a readable map of features") from error
+
+
 def read_manifest(path: Path) -> Manifest | None:
     """Count what stands in the manifest; lines that are no JSON objects are counted, not fatal."""
     if not path.is_file():
