@@ -20,14 +20,21 @@ class Batches(torch.utils.data.Dataset):
 
     def __init__(self, player):
         self.labelled, self.stills = hasattr(player, "score"), getattr(player, "needs", "") == "stills"
+        self.shape = shape(player)
 
     def __getitem__(self, step):
         rng = torch.Generator().manual_seed(step)
-        images = torch.randint(0, 256, (4, 3, SIZE, SIZE), generator=rng, dtype=torch.uint8)
+        images = torch.randint(0, 256, (4, *self.shape), generator=rng, dtype=torch.uint8)
         if not self.labelled:
             return (images,) if self.stills else (images[:2], images[2:])
         labels = torch.tensor([0.0, 1.0, 0.0, 1.0])
-        return (images // 2 + (128 * labels).to(torch.uint8)[:, None, None, None]), labels
+        return (images // 2 + (128 * labels).to(torch.uint8).view(-1, *[1] * len(self.shape))), labels
+
+
+def shape(player):
+    """Of an item: an image, or a clip for a detector that looks at clips."""
+    frames = getattr(player, "frames", 1)
+    return (3, SIZE, SIZE) if frames == 1 else (frames, 3, SIZE, SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +45,7 @@ def fabric():
 def made(kind, name):
     other = {"generator": "spectrum", "detector": "cyclegan"}[kind]
     who = {"generator": name, "detector": other} if kind == "generator" else {"generator": other, "detector": name}
-    return build.build(getattr(resolve([who], "smoke"), kind), 0)
+    return build.build(getattr(resolve([who | {"data": {"source": "faces-clips"}}], "smoke"), kind), 0)
 
 
 def state(player):
@@ -103,7 +110,7 @@ class TestPlayer:
     def test_speaks_images(self, kind, name, fabric):
         player = made(kind, name)
         self.fit(player, fabric, 1)
-        images = torch.rand(3, 3, SIZE, SIZE) * 2 - 1
+        images = torch.rand(3, *shape(player)) * 2 - 1
         if kind == "generator":
             rng = torch.Generator().manual_seed(0)
             with torch.inference_mode():
@@ -122,6 +129,8 @@ class TestPlayer:
             assert grad.isfinite().all()
             assert grad.abs().sum() > 0
             torch.testing.assert_close(player.score(images[:1]), logits[:1].detach(), rtol=1e-4, atol=1e-5)
+            for frames in () if player.frames == 1 else (1, player.frames + 1):
+                assert player.score(torch.zeros(2, frames, 3, SIZE, SIZE)).shape == (2,)
 
     def test_penalty_reaches_a_generator(self, kind, name, fabric):
         if kind != "generator":
