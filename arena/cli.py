@@ -10,6 +10,7 @@ import click
 import arena
 from arena.detect_command import detect
 from arena.errors import DivergedError, InputError
+from arena.evaluate_command import evaluate
 from arena.faces.extract_command import extract
 from arena.faces.scene_command import scene
 from arena.faces.swap_command import swap
@@ -53,7 +54,7 @@ def main() -> None:
     """The adversarial lab for generated images: generators make fakes, detectors hunt them, the arena keeps score."""
 
 
-for command in (run, train, detect, sample, extract, swap, scene):
+for command in (run, train, detect, evaluate, sample, extract, swap, scene):
     main.add_command(command)
 
 

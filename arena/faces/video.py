@@ -8,13 +8,14 @@ sides only: an odd picture gets one more column or row, its last one repeated.
 import os
 import stat
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from PIL import Image
@@ -38,10 +39,21 @@ STEADY = 0.95  # of the steps from frame to frame are alike: then a wider one is
 EXACT = 0x4 | 0x2000 | 0x4000 | 0x40000  # swscale: bicubic, all chroma, exact rounding; else all gets a level darker
 
 
-class Frame(NamedTuple):
+@dataclass(frozen=True)
+class Frame:
+    """A decoded frame; its picture is made when it is asked for, which costs more than the decoding."""
+
     number: int  # from 0
     seconds: float
-    image: np.ndarray  # uint8 H W 3
+    draw: Callable[[], np.ndarray]
+
+    @cached_property
+    def image(self) -> np.ndarray:
+        """uint8 H W 3, upright."""
+        return self.draw()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.number, self.seconds, self.image))
 
 
 class Video:
@@ -103,12 +115,15 @@ class Video:
                 seconds = float(number / self.rate)
             else:
                 seconds = float((frame.pts - self._first) * self.time_base)
-            image = frame.to_ndarray(format="rgb24", src_colorspace=self.matrix, interpolation=EXACT)
-            if self.rotation:
-                image = np.ascontiguousarray(np.rot90(image, round(self.rotation / 90)))
-            if image.shape != (self.height, self.width, 3):  # a stream may change its size on the way
-                image = np.asarray(Image.fromarray(image).resize((self.width, self.height)))
-            yield Frame(number, seconds, image)
+            yield Frame(number, seconds, partial(self._image, frame))
+
+    def _image(self, frame: Any) -> np.ndarray:
+        image = frame.to_ndarray(format="rgb24", src_colorspace=self.matrix, interpolation=EXACT)
+        if self.rotation:
+            image = np.ascontiguousarray(np.rot90(image, round(self.rotation / 90)))
+        if image.shape != (self.height, self.width, 3):  # a stream may change its size on the way
+            image = np.asarray(Image.fromarray(image).resize((self.width, self.height)))
+        return image
 
     def _frames(self) -> Iterator[Any]:
         av = need("av")

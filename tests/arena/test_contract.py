@@ -45,7 +45,7 @@ def fabric():
 def made(kind, name):
     other = {"generator": "spectrum", "detector": "cyclegan"}[kind]
     who = {"generator": name, "detector": other} if kind == "generator" else {"generator": other, "detector": name}
-    return build.build(getattr(resolve([who | {"data": {"source": "faces-clips"}}], "smoke"), kind), 0)
+    return build.build(getattr(resolve([who], "smoke"), kind), 0)
 
 
 def state(player):

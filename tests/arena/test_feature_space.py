@@ -85,7 +85,7 @@ def test_neighbours_of_copies():
         assert found.distance[0, :2].abs().max() < 1e-12
         assert 5 not in found.index
         assert found.distance[0].diff().min() >= 0
-    far = torch.tensor([[1e4, 1.0], [1e4, 2.0], [1e4, 4.0]])  # a difference far below the sizes
+    far = torch.tensor([[1e8, 1.0], [1e8, 2.0], [1e8, 4.0]], dtype=torch.float64)  # a difference far below the sizes
     assert neighbours(far, torch.tensor([0]), k=2, metric="euclidean").distance[0].tolist() == [1.0, 3.0]
 
 

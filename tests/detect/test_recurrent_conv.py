@@ -76,7 +76,7 @@ def test_the_published_nets(trunk, size):
     player = RecurrentConv(trunk=trunk, weights=None)
     width = {"densenet121": 1024, "resnet50": 2048}[trunk]
     assert sum(p.numel() for p in player.trunk.parameters()) == size
-    assert player.rnn.gru.bidirectional
+    assert sum(p.numel() for p in player.rnn.gru.parameters()) == 2 * 3 * 512 * (width + 512 + 2)  # two directions
     assert (player.rnn.gru.input_size, player.rnn.fc.in_features) == (width, 1024)
     group = player.opt.param_groups[0]
     assert (group["lr"], group["betas"], player.frames) == (1e-4, (0.9, 0.999), 5)
