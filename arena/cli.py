@@ -80,8 +80,9 @@ def list_(as_json: bool) -> None:
         "detectors": {name: read_named("detect", name).get("about", "") for name in names("detect")},
         "data": {
             "faces": "Embedded synthetic faces, dark-haired and fair-haired; no real person, nothing to download",
+            "faces-clips": "Clips of two people of the embedded faces, for detectors that look at motion",
             "faces-two": "Two people of the embedded faces; the exact swap is known, so a face swap can be scored",
-            "FOLDER": "Your images: trainA/ trainB/ testA/ testB/, A/ B/, class folders, or any folder",
+            "FOLDER": "Your images or videos: trainA/ trainB/ testA/ testB/, A/ B/, class folders, or any folder",
         },
         "presets": {name: read_named("run", name).get("about", "") for name in names("run")},
     }

@@ -31,11 +31,7 @@ from arena.training import to_float  # noqa: E402
 from arena.watch import Silent  # noqa: E402
 
 SIZE = 32
-SMALL = {  # nets that are exported in seconds
-    "xception": {"resize": None, "width": 0.1},
-    "cnn_lstm": {"trunk": "resnet18", "resize": None, "hidden": 16, "dense": 8, "frames": 3},
-    "recurrent_conv": {"trunk": "resnet18", "resize": 40, "hidden": 16, "frames": 3, "trunk_steps": 0, "align": "stn"},
-}
+ALL_OF_IT = {"recurrent_conv": {"trunk_steps": 0, "align": "stn"}}  # past its first stage, and with all it has
 group = Commands(name="arena", commands=[command])
 
 
@@ -43,9 +39,8 @@ def arena(*words):
     return CliRunner().invoke(group, ["export", *map(str, words)], catch_exceptions=False)
 
 
-def settings(name, **options):
-    layer = {"generator": "cyclegan", "detector": {"name": name, **SMALL.get(name, {}), **options}}
-    return resolve([layer, {"data": {"source": "faces-clips"}} if "frames" in SMALL.get(name, {}) else {}], "smoke")
+def settings(name):
+    return resolve([{"generator": "cyclegan", "detector": {"name": name, **ALL_OF_IT.get(name, {})}}], "smoke")
 
 
 def trained(name):
