@@ -118,7 +118,7 @@ def recalibrated(scaling: calibration.Scaling, logits: np.ndarray, fakes: np.nda
 
 def _roc(real: np.ndarray, fake: np.ndarray, spread: grouping.Spread) -> dict[str, Any]:
     """The ROC curve's corners, thinned for drawing, and the edges of its band at fixed false alarms."""
-    _, false_alarms, hits = detection._sweep(real, fake)
+    _, false_alarms, hits = detection.sweep(real, fake)
     up, right = np.diff(hits) > 0, np.diff(false_alarms) > 0
     corner = np.r_[True, (up[1:] != up[:-1]) | (right[1:] != right[:-1]) | (up[1:] & right[1:]), True]
     kept = np.flatnonzero(corner)

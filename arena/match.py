@@ -19,24 +19,15 @@ def score(detector: Any, images: torch.Tensor) -> torch.Tensor:
 
 def logits(detector: Any, stores: Iterable[Store], device: torch.device, batch: int = 64) -> np.ndarray:
     """The detector's logits in order, float64: one for every image or clip, but one for a video that gave several."""
-    with torch.inference_mode():
-        return np.concatenate([
-            by_video(
-                torch.cat([score(detector, to_float(chunk.to(device))).double() for chunk in store.chunks(batch)])
-                .cpu().numpy(),
-                store.videos,
-            )
-            for store in stores
-        ])  # fmt: skip
+    from arena.metrics.grouping import by_video
 
-
-def by_video(values: np.ndarray, videos: Sequence[str] | None) -> np.ndarray:
-    """The mean of each video's values, in the order of the videos' first ones; `videos` None: the values."""
-    if videos is None:
-        return values
-    places = {video: place for place, video in enumerate(dict.fromkeys(videos))}
-    place = np.array([places[video] for video in videos])
-    return np.bincount(place, values) / np.bincount(place)
+    found = []
+    for store in stores:
+        with torch.inference_mode():
+            chunks = [score(detector, to_float(chunk.to(device))).double() for chunk in store.chunks(batch)]
+        values = torch.cat(chunks).cpu().numpy()
+        found.append(values if store.videos is None else by_video(values, store.videos)[1])
+    return np.concatenate(found)
 
 
 def judge(

@@ -25,8 +25,8 @@ from sklearn.preprocessing import StandardScaler
 from arena import build
 from arena.config import resolve
 from arena.data.faces import render
+from arena.metrics.shares import wilson
 from arena.provenance import cpu_name
-from arena.report.ledger_view import wilson
 from arena.seeds import reseed
 from arena.training import to_float
 from gen.alae import MLPALAE
@@ -110,8 +110,8 @@ def probe():
 def show(name: str, latents: np.ndarray, labels: np.ndarray) -> None:
     half = len(latents) // 2
     right = probe().fit(latents[:half], labels[:half]).score(latents[half:], labels[half:])
-    found = wilson(right, len(latents) - half)
-    print(f"{name:26} {right:9.3f} {found.low:7.3f} to {found.high:.3f}")
+    _, low, high = wilson(right * (len(latents) - half), len(latents) - half)
+    print(f"{name:26} {right:9.3f} {low:7.3f} to {high:.3f}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from arena.metrics.detection import _checked
+from arena.metrics.detection import checked
+from arena.metrics.shares import wilson
 
 BINS = 15
 Floats = NDArray[np.float64]
@@ -61,7 +62,7 @@ def reliability(real: ArrayLike, fake: ArrayLike, bins: int = BINS) -> list[Bin]
     p, y = _pooled(real, fake)
     place, n = _places(p, bins)
     confidence, share = np.bincount(place, p) / n, np.bincount(place, y) / n
-    return [Bin(c, s, *wilson(s, k), int(k)) for c, s, k in zip(confidence.tolist(), share.tolist(), n, strict=True)]
+    return [Bin(c, *wilson(s * k, k), int(k)) for c, s, k in zip(confidence.tolist(), share.tolist(), n, strict=True)]
 
 
 def ece(real: ArrayLike, fake: ArrayLike, bins: int = BINS) -> float:
@@ -104,7 +105,7 @@ def fit_scaling(real: ArrayLike, fake: ArrayLike, kind: Literal["temperature", "
     most of a detector on a new generator: arXiv 2602.01973), "both" is Platt scaling (1999), whose softened targets
     (m + 1) / (m + 2) and 1 / (n + 2) keep the answer finite where the classes are separated.
     """
-    real, fake = _checked(real, fake)
+    real, fake = checked(real, fake)
     z = np.concatenate([real, fake])
     t = np.repeat([1 / (real.size + 2), (fake.size + 1) / (fake.size + 2)], [real.size, fake.size])
     unit = max(float(np.abs(z).max()), 1e-300)  # so that huge logits make no singular step
@@ -132,15 +133,8 @@ def fit_scaling(real: ArrayLike, fake: ArrayLike, kind: Literal["temperature", "
     return Scaling(slope, 0.0 if kind == "temperature" else float(w[-1]))
 
 
-def wilson(share: float, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """The 95 % interval of a share seen among n independent things (Wilson 1927)."""
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * float(np.sqrt(share * (1 - share) / n + z * z / (4 * n * n)))
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
 def _pooled(real: ArrayLike, fake: ArrayLike) -> tuple[Floats, Floats]:
-    real, fake = _checked(real, fake)
+    real, fake = checked(real, fake)
     return probability(np.concatenate([real, fake])), np.repeat([0.0, 1.0], [real.size, fake.size])
 
 

@@ -20,8 +20,8 @@ def auc(real: ArrayLike, fake: ArrayLike) -> float:
 
     Range 0 to 1; 0.5 is guessing. A value below 0.5 stays as it is.
     """
-    real, fake = _checked(real, fake)
-    return _placements(real, fake)[0]
+    real, fake = checked(real, fake)
+    return placements(real, fake)[0]
 
 
 def delong(real: ArrayLike, fake: ArrayLike, level: float = 0.95) -> tuple[float, float, float]:
@@ -34,8 +34,8 @@ def delong(real: ArrayLike, fake: ArrayLike, level: float = 0.95) -> tuple[float
 
     Source: DeLong, DeLong and Clarke-Pearson 1988; fast form of Sun and Xu 2014; logit form as in Pepe 2003.
     """
-    real, fake = _checked(real, fake)
-    value, of_fakes, of_reals = _placements(real, fake)
+    real, fake = checked(real, fake)
+    value, of_fakes, of_reals = placements(real, fake)
     if min(real.size, fake.size) > 1 and 0 < value < 1:
         variance = _variance(of_fakes, of_reals)
         if variance > 0:
@@ -44,7 +44,7 @@ def delong(real: ArrayLike, fake: ArrayLike, level: float = 0.95) -> tuple[float
             reach = quantile * np.sqrt(variance) / (value * (1 - value))
             low, high = 1 / (1 + np.exp(-np.array([centre - reach, centre + reach])))
             return value, float(low), float(high)
-    return value, *_clopper_pearson(value, min(real.size, fake.size), level)
+    return value, *clopper_pearson(value, min(real.size, fake.size), level)
 
 
 def delong_variance(real: ArrayLike, fake: ArrayLike) -> float:
@@ -52,10 +52,10 @@ def delong_variance(real: ArrayLike, fake: ArrayLike) -> float:
 
     Source: DeLong et al. 1988, equation 5, from the midranks (Sun and Xu 2014) in O((m + n) log(m + n)).
     """
-    real, fake = _checked(real, fake)
+    real, fake = checked(real, fake)
     if min(real.size, fake.size) < 2:
         return float("nan")
-    return _variance(*_placements(real, fake)[1:])
+    return _variance(*placements(real, fake)[1:])
 
 
 def average_precision(real: ArrayLike, fake: ArrayLike) -> float:
@@ -64,16 +64,16 @@ def average_precision(real: ArrayLike, fake: ArrayLike) -> float:
     Range 0 to 1. It depends on the class ratio (guessing scores m / (m + n)), so m and n belong beside it. Tied scores
     enter together; there is no interpolation (scikit-learn's definition).
     """
-    real, fake = _checked(real, fake)
-    _, false_alarms, hits = _sweep(real, fake)
+    real, fake = checked(real, fake)
+    _, false_alarms, hits = sweep(real, fake)
     precision = hits[1:] / (hits[1:] + false_alarms[1:])
     return float(np.sum(np.diff(hits) * precision) / fake.size)
 
 
 def eer(real: ArrayLike, fake: ArrayLike) -> float:
     """Equal error rate: where the ROC curve, its points joined by straight lines, has FPR = 1 - TPR. Range 0 to 1."""
-    real, fake = _checked(real, fake)
-    _, false_alarms, hits = _sweep(real, fake)
+    real, fake = checked(real, fake)
+    _, false_alarms, hits = sweep(real, fake)
     fpr, fnr = false_alarms / real.size, 1 - hits / fake.size
     right = int(np.argmax(fpr >= fnr))  # fpr rises from 0, fnr falls from 1: there is a crossing, never at index 0
     gap_left, gap_right = fnr[right - 1] - fpr[right - 1], fpr[right] - fnr[right]
@@ -86,14 +86,14 @@ def tpr_at_fpr(real: ArrayLike, fake: ArrayLike, fpr: float = 0.01) -> float:
 
     No interpolation: with fewer than 1 / fpr reals, no real may be called fake. Trust it from about 10 / fpr reals on.
     """
-    real, fake = _checked(real, fake)
-    _, false_alarms, hits = _sweep(real, fake)
+    real, fake = checked(real, fake)
+    _, false_alarms, hits = sweep(real, fake)
     return float(hits[false_alarms / real.size <= fpr].max() / fake.size)
 
 
 def accuracy(real: ArrayLike, fake: ArrayLike, threshold: float = 0.0) -> float:
     """Share of all m + n images told right at a threshold on the logit (0 = probability one half)."""
-    real, fake = _checked(real, fake)
+    real, fake = checked(real, fake)
     right = np.count_nonzero(fake >= threshold) + np.count_nonzero(real < threshold)
     return float(right / (real.size + fake.size))
 
@@ -104,8 +104,8 @@ def best_threshold(real: ArrayLike, fake: ArrayLike) -> float:
     It lies midway between two neighbouring scores, or at the lowest score (all called fake) when nothing beats that.
     Of equals the lowest is taken: it lets the fewest fakes through.
     """
-    real, fake = _checked(real, fake)
-    scores, false_alarms, hits = _sweep(real, fake)  # scores fall, so index k calls scores[:k] fake
+    real, fake = checked(real, fake)
+    scores, false_alarms, hits = sweep(real, fake)  # scores fall, so index k calls scores[:k] fake
     gain = hits[1:] / fake.size - false_alarms[1:] / real.size
     last = len(gain) - 1 - int(np.argmax(gain[::-1] >= gain.max() - 1e-12))
     if last == len(gain) - 1:
@@ -122,7 +122,7 @@ def detection_scores(real: ArrayLike, fake: ArrayLike, threshold: float) -> dict
     `accuracy_frozen` at `threshold`; `escape` is the share of fakes called real at `threshold`; `ap` is at the class
     ratio given by `n_real` and `n_fake`; `auc_low` and `auc_high` are the 95 % interval of `delong`.
     """
-    real, fake = _checked(real, fake)
+    real, fake = checked(real, fake)
     value, low, high = delong(real, fake)
     return {
         "auc": value,
@@ -140,7 +140,7 @@ def detection_scores(real: ArrayLike, fake: ArrayLike, threshold: float) -> dict
     }
 
 
-def _checked(real: ArrayLike, fake: ArrayLike) -> tuple[Scores, Scores]:
+def checked(real: ArrayLike, fake: ArrayLike) -> tuple[Scores, Scores]:
     both = []
     for name, scores in (("reals", real), ("fakes", fake)):
         array = np.asarray(scores, dtype=np.float64)
@@ -158,7 +158,7 @@ def _midranks(scores: Scores) -> Scores:
     return (np.cumsum(count) - (count - 1) / 2)[place]
 
 
-def _placements(real: Scores, fake: Scores) -> tuple[float, Scores, Scores]:
+def placements(real: Scores, fake: Scores) -> tuple[float, Scores, Scores]:
     """AUC, each fake's share of reals below it, each real's share of fakes above it (DeLong's components V10, V01)."""
     ranks = _midranks(np.concatenate([fake, real]))
     of_fakes = (ranks[: fake.size] - _midranks(fake)) / real.size
@@ -170,7 +170,7 @@ def _variance(of_fakes: Scores, of_reals: Scores) -> float:
     return float(of_fakes.var(ddof=1) / of_fakes.size + of_reals.var(ddof=1) / of_reals.size)
 
 
-def _clopper_pearson(share: float, pairs: int, level: float) -> tuple[float, float]:
+def clopper_pearson(share: float, pairs: int, level: float) -> tuple[float, float]:
     """Exact binomial interval of a share among independent pairs (half a pair for a tie, hence the beta function)."""
     from scipy.special import betaincinv
 
@@ -180,7 +180,7 @@ def _clopper_pearson(share: float, pairs: int, level: float) -> tuple[float, flo
     return low, high
 
 
-def _sweep(real: Scores, fake: Scores) -> tuple[Scores, Scores, Scores]:
+def sweep(real: Scores, fake: Scores) -> tuple[Scores, Scores, Scores]:
     """Distinct scores from high to low, and the counts of reals and fakes called fake: none, then at each score."""
     scores, place = np.unique(np.concatenate([fake, real]), return_inverse=True)
     hits = np.bincount(place[: fake.size], minlength=scores.size)[::-1]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from arena.errors import InputError
-from arena.metrics.detection import _checked, _clopper_pearson, _placements, _sweep
+from arena.metrics.detection import checked, clopper_pearson, placements, sweep
 
 Floats = NDArray[np.float64]
 Ids = Sequence[str]
@@ -69,15 +69,15 @@ def clustered_delong(
     symmetric in logit(AUC). Where there is no variance (classes separated, or one video in a class), it is
     Clopper-Pearson's for as many pairs as the smaller class has videos.
     """
-    real, fake = _checked(real, fake)
-    value, of_fakes, of_reals = _placements(real, fake)
+    real, fake = checked(real, fake)
+    value, of_fakes, of_reals = placements(real, fake)
     parts = [_sum_variance(of_fakes - value, fake_videos), _sum_variance(of_reals - value, real_videos)]
     variance = sum(parts)
     if 0 < value < 1 and variance > 0:
         reach = NormalDist().inv_cdf((1 + level) / 2) * np.sqrt(variance) / (value * (1 - value))
         low, high = 1 / (1 + np.exp(-(np.log(value / (1 - value)) + np.array([-reach, reach]))))
         return value, float(low), float(high)
-    return value, *_clopper_pearson(value, min(len(set(real_videos)), len(set(fake_videos))), level)
+    return value, *clopper_pearson(value, min(len(set(real_videos)), len(set(fake_videos))), level)
 
 
 class Spread:
@@ -90,8 +90,8 @@ class Spread:
     def __init__(
         self, real: ArrayLike, fake: ArrayLike, real_videos: Ids, fake_videos: Ids, threshold: float, seed: int = 0
     ):
-        real, fake = _checked(real, fake)
-        scores = _sweep(real, fake)[0]  # distinct, from high to low
+        real, fake = checked(real, fake)
+        scores = sweep(real, fake)[0]  # distinct, from high to low
         drawn = np.random.default_rng(seed)
         classes = []
         for logits, videos in ((real, real_videos), (fake, fake_videos)):

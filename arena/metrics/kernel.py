@@ -24,7 +24,7 @@ class KernelReference:
 
     def __init__(self, features: ArrayLike, dtype: DTypeLike = np.float64):
         self.dtype = np.dtype(dtype)
-        self.features = _checked(features, self.dtype)
+        self.features = checked(features, self.dtype)
         self.n = len(self.features)
 
     @cached_property
@@ -42,7 +42,7 @@ class KernelReference:
         `blocks` cut all rows into consecutive slices (or are empty: no KIDs without). Each pair of rows is visited once
         for all of them.
         """
-        other = _checked(features, self.dtype)
+        other = checked(features, self.dtype)
         if other.shape[1] != self.features.shape[1]:
             raise ValueError(f"expected features of {self.features.shape[1]} dimensions, got {other.shape[1]}.")
         cut = blocks or [slice(0, len(other))]
@@ -67,7 +67,7 @@ def kid(real: ArrayLike, fake: ArrayLike, dtype: DTypeLike = np.float64) -> floa
     return KernelReference(real, dtype).distance(fake)
 
 
-def _checked(features: ArrayLike, dtype: np.dtype) -> NDArray:
+def checked(features: ArrayLike, dtype: np.dtype) -> NDArray:
     rows = np.asarray(features, dtype=dtype)
     if rows.ndim != 2 or len(rows) < 2:
         raise ValueError(f"expected features of shape N x d with N >= 2, got shape {rows.shape}.")

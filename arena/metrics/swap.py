@@ -16,6 +16,7 @@ from torch import Tensor
 from arena.data.faces import Faces, render
 from arena.errors import InputError
 from arena.metrics.landmarks import BROWS, EYES, MOUTH, OUTER_CORNERS, Landmarks, instrument
+from arena.metrics.shares import wilson
 
 PEOPLE = 8  # known identities that a fake is compared with: the two players and strangers
 STRANGERS = 1_000_000_000  # identity numbers from here on belong to nobody in a run
@@ -84,15 +85,6 @@ def student(values: Tensor, level: float = 0.95) -> tuple[float, float, float]:
     mean, n = float(values.mean()), len(values)
     reach = float(stdtrit(n - 1, (1 + level) / 2)) * float(values.std()) / n**0.5
     return mean, mean - reach, mean + reach
-
-
-def wilson(hits: int, n: int, level: float = 0.95) -> tuple[float, float, float]:
-    """(share, low, high) of `hits` in n >= 1 trials: the score interval (Wilson 1927)."""
-    z2 = float(stdtrit(float("inf"), (1 + level) / 2)) ** 2
-    share = hits / n
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    reach = (z2 * (share * (1 - share) / n + z2 / (4 * n * n))) ** 0.5 / (1 + z2 / n)
-    return share, min(share, max(0.0, middle - reach)), max(share, min(1.0, middle + reach))
 
 
 def _pictures(shots: dict[str, Tensor], truth: Faces) -> dict[str, Score]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from arena.report.ledger_view import Estimate
-from arena.report.plots import STAND_IN, WIDE, WIDTH, _figure, _svg
+from arena.report.plots import STAND_IN, WIDE, WIDTH, as_svg, new_figure
 
 DOTTED = (0, (1, 2))
 Series = tuple[str, str, Sequence[tuple[float, Estimate]]]  # colour, line style, (place, figure) ...
@@ -21,7 +21,7 @@ def roc_plot(curves: Sequence[tuple[str, str, Mapping[str, Any]]], point: tuple[
     axes.plot(*point, "o", color=STAND_IN["ink"], markersize=5, markeredgewidth=0, zorder=3)
     axes.set_xlabel("share of reals called fake (FPR)")
     axes.set_ylabel("share of fakes found (TPR)")
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def reliability_plot(bins: Sequence[Mapping[str, float]], ink: str) -> str:
@@ -32,7 +32,7 @@ def reliability_plot(bins: Sequence[Mapping[str, float]], ink: str) -> str:
     axes.plot(x, y, "o-", color=STAND_IN[ink], linewidth=1.2, markersize=4.2, markeredgewidth=0)
     axes.set_xlabel("probability of fake that the detector gives")
     axes.set_ylabel("share that is fake")
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def curve_plot(
@@ -45,7 +45,7 @@ def curve_plot(
     width: float = WIDTH,
 ) -> str:
     """AUC under rising strength of one perturbation, intervals as bars; `falling`: stronger means a smaller number."""
-    figure, axes = _figure(0.3 + 0.52 * width, width)
+    figure, axes = new_figure(0.3 + 0.52 * width, width)
     axes.axhline(0.5, color=STAND_IN["muted"], linewidth=0.9, linestyle=DOTTED)
     ends = [place for place, _ in ticks]
     spare = 0.06 * (max(ends) - min(ends)) or 1.0
@@ -61,12 +61,12 @@ def curve_plot(
     axes.set_ylim(*limits)
     axes.set_xticks(ends, [text for _, text in ticks])
     axes.set_xlabel(label)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def _square() -> tuple[Any, Any]:
     """A figure with both axes from 0 to 1 and a dotted diagonal."""
-    figure, axes = _figure(WIDE * 0.86, WIDE, left=44)
+    figure, axes = new_figure(WIDE * 0.86, WIDE, left=44)
     axes.plot([0, 1], [0, 1], color=STAND_IN["muted"], linewidth=0.9, linestyle=DOTTED)
     axes.set_xlim(-0.015, 1.015)
     axes.set_ylim(-0.015, 1.015)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from arena.errors import InputError
 from arena.files import read_json
+from arena.metrics.shares import wilson
 
 SCHEMA = 1
 PREFERRED = ("fid", "rfd", "kid", "sfd")  # which family of distances speaks for a run in table and headline
@@ -52,7 +53,7 @@ class Score:
         """The share of fakes called real, with the Wilson 95 % interval of a share of `n_fake` (Wilson 1927)."""
         if self.escape is None or not 0 <= self.escape <= 1:
             return None
-        return wilson(self.escape, self.n_fake) if self.n_fake else Estimate(self.escape)
+        return Estimate(*wilson(self.escape * self.n_fake, self.n_fake)) if self.n_fake else Estimate(self.escape)
 
 
 @dataclass(frozen=True)
@@ -208,13 +209,6 @@ def number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return value
-
-
-def wilson(share: float, n: float, z: float = 1.959964) -> Estimate:
-    """The Wilson score interval of a share seen in `n` trials (Wilson 1927)."""
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return Estimate(share, max(0.0, centre - half), min(1.0, centre + half))
 
 
 def main_distance(rounds: Iterable[Round]) -> str | None:

@@ -153,12 +153,12 @@ def detection_curves(rounds: Sequence[Round]) -> dict[str, Any]:
     if series:
         low = min(auc.value if auc.low is None else auc.low for _, _, points in series for _, auc in points)
         limits = (min(0.47, low - 0.03), 1.02)
-        found["auc"] = _markup(plots.rounds_plot(series, chance=0.5, limits=limits, width=plots.WIDE))
+        found["auc"] = markup(plots.rounds_plot(series, chance=0.5, limits=limits, width=plots.WIDE))
     series = [(kind, kinds[kind], points) for kind, points in escapes.items() if points]
     if series:
         high = max(escape.high or escape.value for _, _, points in series for _, escape in points)
         limits = (0.0, min(1.02, max(0.05, 1.15 * high)))
-        found["escape"] = _markup(plots.rounds_plot(series, limits=limits, shares=True, width=plots.WIDE))
+        found["escape"] = markup(plots.rounds_plot(series, limits=limits, shares=True, width=plots.WIDE))
     return found
 
 
@@ -185,7 +185,7 @@ def distance_curves(rounds: Sequence[Round]) -> list[dict[str, Any]]:
             "name": family if others else first, "what": FAMILIES.get(family_of(first), ""), "labels": labels,
             "n": last.n, "seeds": [name.removeprefix(f"{family}-") for name in (first, *others)] if others else [],
             "features": last.features, "floors": bool(floors),
-            "svg": _markup(plots.rounds_plot(series, floors=floors, faint=faint)),
+            "svg": markup(plots.rounds_plot(series, floors=floors, faint=faint)),
         })  # fmt: skip
     return found
 
@@ -209,7 +209,7 @@ def histograms(here: Gatherer) -> list[dict[str, Any]]:
         for kind, (real, fake) in both.items():
             span = plots.score_span([scores for pair in both.values() for scores in pair], thresholds)
             svg = plots.histogram(real, fake, judged[kind].threshold, span)
-            panels.append({"kind": kind, "auc": judged[kind].auc, "svg": _markup(svg)})
+            panels.append({"kind": kind, "auc": judged[kind].auc, "svg": markup(svg)})
         if panels:
             found.append({"round": entry.number, "panels": panels})
     return found
@@ -251,8 +251,9 @@ def pictures(here: Gatherer) -> dict[str, Any]:
 
 def insight(here: Gatherer) -> dict[str, Any]:
     """Of the last round: the map of features, how well heat finds the swapped face, the share of real neighbours."""
+    found: dict[str, Any] = {"map": None, "how": "", "rounds": [], "regions": [], "method": "", "real_neighbours": None}
     if not here.rounds:
-        return {}
+        return found
     last = here.rounds[-1]
     space = here.file(round_files.read_space, here.folder(last.number) / "space.json")
     regions = []
@@ -264,12 +265,12 @@ def insight(here: Gatherer) -> dict[str, Any]:
         if value is not None:
             cells = [table.two_lines(Estimate(value, low, high), table.unit), table.unit(chance), f"{n or 0:,.0f}"]
             regions.append([f"{name} {table.arrow(way)}".strip(), *cells, str(given.get("how") or "")])
-    found: dict[str, Any] = {"round": last.number, "regions": regions, "method": str(last.insight.get("method") or "")}
+    found |= {"round": last.number, "regions": regions, "method": str(last.insight.get("method") or "")}
     found["real_neighbours"] = view.number(last.insight.get("real_neighbours"))
     if space:
         rounds = sorted({int(r) for r in space["round"]})
         found |= {
-            "map": _markup(plots.map_plot(space["points"], space["round"])),
+            "map": markup(plots.map_plot(space["points"], space["round"])),
             "how": space["how"],
             "rounds": rounds,
         }
@@ -278,7 +279,7 @@ def insight(here: Gatherer) -> dict[str, Any]:
 
 def _picture(number: int, picture: Picture, path: Path) -> dict[str, Any]:
     source = f"data:{picture.mime};base64,{base64.b64encode(picture.content).decode()}"
-    return {"round": number, "source": _markup(source), "width": picture.width, "height": picture.height,
+    return {"round": number, "source": markup(source), "width": picture.width, "height": picture.height,
             "reduced": picture.reduced, "path": path.as_posix()}  # fmt: skip
 
 
@@ -295,7 +296,7 @@ def losses(here: Gatherer) -> list[dict[str, Any]]:
         curves = []
         for name in names:
             parts = [fit.get(name, np.full(len(next(iter(fit.values()))), np.nan)) for fit in fits]
-            curves.append({"name": name, "svg": _markup(plots.loss_plot(parts, ink))})
+            curves.append({"name": name, "svg": markup(plots.loss_plot(parts, ink))})
         if curves:
             found.append({"player": player(here.summary, who), "role": who, "curves": curves, "rounds": len(fits)})
     return found
@@ -319,7 +320,7 @@ def time_spent(rounds: Sequence[Round]) -> dict[str, Any] | None:
         rates = [entry.rates[name] for entry in timed if name in entry.rates]
         rows.append({"name": name, "ink": inks[name], "seconds": spent, "share": spent / whole if whole else None,
                      "rate": median(rates) if rates else None})  # fmt: skip
-    return {"svg": _markup(plots.time_plot(shown, stacks)), "rows": rows, "total": whole}
+    return {"svg": markup(plots.time_plot(shown, stacks)), "rows": rows, "total": whole}
 
 
 def data_facts(here: Gatherer) -> dict[str, Any]:
@@ -365,7 +366,7 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return found[:300]
 
 
-def _markup(text: str) -> Any:
+def markup(text: str) -> Any:
     """Text that is this package's own (an SVG, a data URI) and must not be escaped."""
     from markupsafe import Markup
 

@@ -36,7 +36,7 @@ def rounds_plot(
     width: float = WIDTH,
 ) -> str:
     """Figures over rounds, their intervals as bars; floors as dotted steps; a line at chance; faint lines beneath."""
-    figure, axes = _figure(0.3 + 0.52 * width, width)
+    figure, axes = new_figure(0.3 + 0.52 * width, width)
     numbers = sorted({number for _, _, points in series for number, _ in points})
     if chance is not None:
         axes.axhline(chance, color=STAND_IN["muted"], linewidth=0.9, linestyle=(0, (1, 2)))
@@ -69,7 +69,7 @@ def rounds_plot(
     _round_axis(axes, numbers)
     if shares:
         axes.yaxis.set_major_formatter(lambda value, _: f"{round(100 * value, 3):g} %")
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def _quantity_axis(
@@ -96,7 +96,7 @@ def histogram(real: "np.ndarray", fake: "np.ndarray", threshold: float | None, s
     """Logits of reals and fakes as shares of images per bin, and the threshold; what lies outside joins the ends."""
     import numpy as np
 
-    figure, axes = _figure(2.2, WIDE)
+    figure, axes = new_figure(2.2, WIDE)
     edges = np.linspace(*span, 37)
     for ink, scores in (("real", real), ("fake", fake)):
         if scores.size:
@@ -111,7 +111,7 @@ def histogram(real: "np.ndarray", fake: "np.ndarray", threshold: float | None, s
     axes.set_xlabel("logit")
     axes.yaxis.set_major_formatter(lambda value, _: f"{round(100 * value, 3):g} %")
     axes.yaxis.get_major_locator().set_params(nbins=4)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def score_span(scores: Sequence["np.ndarray"], thresholds: Sequence[float]) -> tuple[float, float]:
@@ -128,7 +128,7 @@ def loss_plot(curves: Sequence["np.ndarray"], ink: str, points: int = 600) -> st
     """One loss over the steps of all rounds on end: the raw curve faint, its running mean clear, rounds divided."""
     import numpy as np
 
-    figure, axes = _figure(1.5)
+    figure, axes = new_figure(1.5)
     thin = max(1, -(-sum(len(curve) for curve in curves) // points))
     steps: list[Any] = []
     raw: list[Any] = []
@@ -153,7 +153,7 @@ def loss_plot(curves: Sequence["np.ndarray"], ink: str, points: int = 600) -> st
     axes.xaxis.get_major_locator().set_params(nbins=5, integer=True)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.yaxis.get_major_locator().set_params(nbins=4)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def _running_mean(curve: "np.ndarray", width: int) -> "np.ndarray":
@@ -169,7 +169,7 @@ def _running_mean(curve: "np.ndarray", width: int) -> "np.ndarray":
 
 def map_plot(points: "np.ndarray", rounds: "np.ndarray") -> str:
     """Points in two dimensions without axes: reals (round -1), earlier rounds' fakes pale, the last round's clear."""
-    figure, axes = _figure(0.75 * WIDE, WIDE, left=6)
+    figure, axes = new_figure(0.75 * WIDE, WIDE, left=6)
     last = max(rounds)
     for number in sorted(set(rounds)):
         mine = points[rounds == number]
@@ -183,12 +183,12 @@ def map_plot(points: "np.ndarray", rounds: "np.ndarray") -> str:
     axes.grid(visible=False)
     axes.spines["bottom"].set_visible(False)
     axes.margins(0.05)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def time_plot(numbers: Sequence[int], phases: Sequence[tuple[str, Sequence[float]]]) -> str:
     """Seconds per round, one bar a round, stacked by phase: (colour, seconds of each round) ..."""
-    figure, axes = _figure(max(1.3, 0.6 + 0.26 * len(numbers)), WIDE)
+    figure, axes = new_figure(max(1.3, 0.6 + 0.26 * len(numbers)), WIDE)
     left = [0.0] * len(numbers)
     for ink, seconds in phases:
         axes.barh(range(len(numbers)), seconds, left=left, height=0.62, color=STAND_IN[ink], linewidth=0)
@@ -201,7 +201,7 @@ def time_plot(numbers: Sequence[int], phases: Sequence[tuple[str, Sequence[float
     axes.set_ylabel("round")
     axes.xaxis.get_major_locator().set_params(nbins=5)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def _round_axis(axes: Any, numbers: Sequence[int]) -> None:
@@ -210,7 +210,7 @@ def _round_axis(axes: Any, numbers: Sequence[int]) -> None:
     axes.set_xlabel("round")
 
 
-def _figure(height: float, width: float = WIDTH, left: float = 40) -> tuple[Any, Any]:
+def new_figure(height: float, width: float = WIDTH, left: float = 40) -> tuple[Any, Any]:
     """A figure of so many inches and its axes in the house style; `left` is the margin in px for the axis labels."""
     from matplotlib.figure import Figure  # not pyplot: no window system, no state shared with the caller
 
@@ -229,7 +229,7 @@ def _figure(height: float, width: float = WIDTH, left: float = 40) -> tuple[Any,
     return figure, axes
 
 
-def _svg(figure: Any) -> str:
+def as_svg(figure: Any) -> str:
     """The figure as an <svg> for a page: no prologue, ids, styles or metadata of its own, the same bytes each time."""
     from matplotlib import rc_context
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from scipy.optimize import minimize
-from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss
@@ -91,12 +90,6 @@ def test_ece_sees_overconfidence_and_little_else():
     assert bold > 0.1
     assert calibration.ece([-50.0] * 40, [50.0] * 40) == pytest.approx(0, abs=1e-9)
     assert calibration.ece([50.0] * 40, [-50.0] * 40) == pytest.approx(1, abs=1e-9)
-
-
-@pytest.mark.parametrize(("k", "n"), [(0, 7), (3, 10), (250, 500), (12, 12)])
-def test_wilson_equals_scipy(k, n):
-    truth = binomtest(k, n).proportion_ci(0.95, "wilson")
-    assert calibration.wilson(k / n, n) == pytest.approx((truth.low, truth.high), abs=1e-7)
 
 
 def test_probability_at_the_ends():

@@ -15,7 +15,7 @@ from arena.data.faces import clip
 from arena.data.feeds import Held, Labelled, Store, Unlabelled
 from arena.errors import InputError
 from arena.evasion import as_clips, evading
-from arena.match import by_video, logits, score
+from arena.match import logits, score
 from arena.training import to_float
 
 
@@ -66,12 +66,6 @@ def test_a_detector_of_stills_says_of_a_clip_the_mean_of_its_frames():
     together = numbered(5, 3, videos=["v", "w", "w", "v", "w"])
     assert logits(Level(), [together, store], torch.device("cpu"))[:3] == pytest.approx([5.5, 8, 1], abs=1e-4)
     assert score(Level(), torch.zeros(2, 3, 4, 4)).shape == (2,)
-
-
-def test_videos_of_one_name_are_averaged_and_nothing_else():
-    values = np.array([1.0, 2.0, 3.0, 5.0])
-    assert by_video(values, ["a", "b", "a", "c"]).tolist() == [2.0, 2.0, 5.0]
-    assert by_video(values, None) is values
 
 
 def test_evading_a_detector_of_clips_reaches_every_frame():

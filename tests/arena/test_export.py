@@ -31,7 +31,10 @@ from arena.training import to_float  # noqa: E402
 from arena.watch import Silent  # noqa: E402
 
 SIZE = 32
-ALL_OF_IT = {"recurrent_conv": {"trunk_steps": 0, "align": "stn"}}  # past its first stage, and with all it has
+OTHER = {  # than the smoke preset's: nets that tell one picture of 32 px from the next, and all that they have
+    "cnn_lstm": {"trunk": "resnet18"},
+    "recurrent_conv": {"trunk": "resnet18", "trunk_steps": 0, "align": "stn"},
+}
 group = Commands(name="arena", commands=[command])
 
 
@@ -40,7 +43,7 @@ def arena(*words):
 
 
 def settings(name):
-    return resolve([{"generator": "cyclegan", "detector": {"name": name, **ALL_OF_IT.get(name, {})}}], "smoke")
+    return resolve([{"generator": "cyclegan", "detector": {"name": name, **OTHER.get(name, {})}}], "smoke")
 
 
 def trained(name):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
@@ -128,7 +129,8 @@ def check(space):
     assert space.row.tolist() == [*range(25), *range(20), *range(15)]
 
 
-def test_t_sne_keeps_kinds_together():
+def test_t_sne_keeps_kinds_together(monkeypatch):
+    asked, plain = {}, TSNE.__init__
     real, first, second = groups()
     space = feature_space(real, {0: first, 3: second}, seed=4)
     check(space)
@@ -136,6 +138,9 @@ def test_t_sne_keeps_kinds_together():
     assert space.how == "t-SNE, perplexity 19.6667"
     again = feature_space(real, {0: first, 3: second}, seed=4)
     assert np.array_equal(again.points, space.points)
+    monkeypatch.setattr(TSNE, "__init__", lambda self, **given: asked.update(given) or plain(self, **given))
+    feature_space(real, {0: first, 3: second}, seed=5)
+    assert asked["random_state"] == 5  # with a given start t-SNE hardly draws
     same = feature_space(real * 0, {0: first * 0, 3: second * 0})  # nothing to tell apart
     check(same)
 

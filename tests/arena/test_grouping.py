@@ -118,7 +118,7 @@ def test_separated_videos_count_as_videos():
 def test_figures_of_unweighted_counts_are_those_of_the_metrics():
     rng = np.random.default_rng(4)
     for real, fake in ((rng.normal(0, 1, 70), rng.normal(1, 1, 90)), (rng.integers(0, 4, 50), rng.integers(1, 5, 30))):
-        scores, false_alarms, hits = detection._sweep(np.asarray(real, float), np.asarray(fake, float))
+        scores, false_alarms, hits = detection.sweep(np.asarray(real, float), np.asarray(fake, float))
         cuts = {"accuracy": int(np.sum(scores >= 0)), "accuracy_frozen": int(np.sum(scores >= 0.7))}
         found = grouping._figures(false_alarms, hits, cuts)
         truth = detection.detection_scores(real, fake, 0.7) | {"false_alarms": np.mean(np.asarray(real) >= 0.7)}

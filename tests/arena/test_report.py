@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
-from scipy import stats
 
 from arena.errors import InputError
 from arena.report import round_files, write_report
-from arena.report.ledger_view import Estimate, rounds_of, wilson
+from arena.report.ledger_view import Estimate, rounds_of
 from arena.report.round_files import SHOWN, shown_rounds
 from arena.report.table import amount, duration, round_table, unit
 from arena.report.words import verdict
@@ -489,13 +488,6 @@ def test_verdict_claims_only_what_intervals_bear_out(tmp_path):
     assert "No clear change in the fakes’ distance" in say(new=(1.45, 1.35, 1.55))
     assert "moved away" in say(new=(2.0, 1.9, 2.1))
     assert "no intervals, so no verdict" in say(new=(1.0, None, None))
-
-
-def test_wilson_interval_equals_scipys():
-    for k, n in ((0, 30), (3, 200), (100, 200), (50, 50)):
-        low, high = stats.binomtest(k, n).proportion_ci(method="wilson")
-        found = wilson(k / n, n)
-        assert (found.low, found.high) == pytest.approx((low, high), abs=1e-6)
 
 
 def test_amounts_have_three_figures():
