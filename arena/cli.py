@@ -11,6 +11,7 @@ import arena
 from arena.detect_command import detect
 from arena.errors import DivergedError, InputError
 from arena.evaluate_command import evaluate
+from arena.export_command import export
 from arena.faces.extract_command import extract
 from arena.faces.scene_command import scene
 from arena.faces.swap_command import swap
@@ -54,7 +55,7 @@ def main() -> None:
     """The adversarial lab for generated images: generators make fakes, detectors hunt them, the arena keeps score."""
 
 
-for command in (run, train, detect, evaluate, sample, extract, swap, scene):
+for command in (run, train, detect, evaluate, export, sample, extract, swap, scene):
     main.add_command(command)
 
 
