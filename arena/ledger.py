@@ -32,6 +32,14 @@ def parts(player: Any) -> dict[str, Any]:
     return {name: part for name, part in vars(player).items() if hasattr(part, "state_dict")}
 
 
+def is_weight(entry: str, value: Any) -> bool:
+    """Whether an entry of a state dict belongs to a player that plays on.
+
+    Of a module's extra state a single number does (a count that it scores by); a pool of images does not.
+    """
+    return isinstance(value, torch.Tensor) and (not entry.endswith("_extra_state") or value.numel() == 1)
+
+
 class Ledger:
     """One run's folder, held by one process at a time."""
 
@@ -185,7 +193,7 @@ class Ledger:
             for key, part in parts(player).items()
             if isinstance(part, torch.nn.Module)
             for entry, tensor in part.state_dict().items()
-            if not entry.endswith("_extra_state")
+            if is_weight(entry, tensor)
         }
         self.write_bytes(name, save(tensors))
 

@@ -88,13 +88,13 @@ def load(player: Any, state: dict[str, Any], file: Path) -> None:
     """Bring the player's modules to a state; everything that the modules have must be there."""
     from torch import nn
 
-    from arena.ledger import parts
+    from arena.ledger import is_weight, parts
 
     for name, part in parts(player).items():
         if not isinstance(part, nn.Module):
             continue
         own = {key[len(name) + 1 :]: value for key, value in state.items() if key.startswith(f"{name}.")}
-        own = {key: value for key, value in own.items() if not key.endswith("_extra_state")}
+        own = {key: value for key, value in own.items() if is_weight(key, value)}
         try:
             missing, unexpected = part.load_state_dict(own, strict=False)
         except RuntimeError as error:

@@ -227,3 +227,20 @@ def test_killed_and_resumed_is_bit_equal_before_at_and_behind_the_switch(narrow,
         assert changed(getattr(resumed, name), getattr(whole, name).state_dict()) == []
     for key, state in whole.opt.state_dict()["state"].items():
         assert all(torch.equal(value, resumed.opt.state_dict()["state"][key][name]) for name, value in state.items())
+
+
+def test_an_opened_player_scores_as_the_one_that_was_trained(narrow, fabric, tmp_path):
+    """Which of its two heads speaks hangs on the steps it has taken: they must come along with the weights."""
+    from arena.ledger import Ledger
+    from arena.player import load, read_state
+
+    player = RecurrentConv(trunk_steps=0, **SMALL)
+    for _ in player.fit(fabric, [(clips(2), torch.tensor([0.0, 1.0]))] * 2):
+        pass
+    with Ledger(tmp_path / "run") as ledger:
+        ledger.write_weights(player, "weights.safetensors")
+        ledger.save(player, "detector", round=0, step=2, seconds=0.0)
+    for file in (tmp_path / "run/weights.safetensors", next((tmp_path / "run/state").glob("*.ckpt"))):
+        other = RecurrentConv(trunk_steps=0, **SMALL)
+        load(other, read_state(file), file)
+        torch.testing.assert_close(other.score(clips(2)), player.score(clips(2)))
