@@ -21,15 +21,15 @@ from arena.errors import InputError
 from arena.evasion import evading
 from arena.ledger import Ledger
 from arena.match import frozen_threshold, judge, logits
-from arena.pictures import png, sheet
+from arena.pictures import png
 from arena.seeds import rng
+from arena.sheets import draw_sheets
 from arena.training import Feed, Fit, Look, place, to_float, to_uint8, train
 
 RESULTS = {  # what a phase hands on, besides its time
     "judge before": ("scores",), "train detector": ("threshold",), "judge after": ("scores", "baseline"),
     "record": ("quality",),
 }  # fmt: skip
-PANEL = 8  # columns of a sample sheet
 
 
 Players = tuple[Any, Any]
@@ -60,15 +60,6 @@ def ways(needs: str, domains: tuple[str, ...]) -> list[Way]:
         return [Way("a2b", a, b, False), Way("b2a", b, a, True)]
     (domain,) = domains
     return [Way("", domain, domain, False)]
-
-
-def spread(store: Store) -> torch.Tensor:
-    """The same few images of a store in every round, evenly spread: neighbours may be views of one thing."""
-    return store.covers(spread_rows(len(store)))
-
-
-def spread_rows(n: int) -> list[int]:
-    return np.linspace(0, n - 1, min(PANEL, n)).round().astype(int).tolist()
 
 
 class Arena:
@@ -334,7 +325,7 @@ class Arena:
             reals, others = self.data.reals["judge", way.target], self.data.reals["train", way.target]
             scores = self.panel.score(*(some.stills()[:] for some in (store, reals, others)))
             quality |= {way.of(metric): value for metric, value in scores.items()}
-        drawn = self.draw_sheets(r, fakes)
+        drawn = draw_sheets(self, r, fakes)
         inside = self.look_inside(r, fakes)
         if "method" in inside:
             drawn |= {"explained": ["image", "heat", "counter-evidence"]}
@@ -391,54 +382,3 @@ class Arena:
 
             self._panel = quality_panel(self.device)
         return self._panel
-
-    def draw_sheets(self, r: int, fakes: list[Store]) -> dict[str, list[str]]:
-        """A fixed panel (source, fake, a real of the fake's kind), and the fakes easiest and hardest to detect.
-
-        Returns the pictures' names and what their rows show.
-        """
-        folder = f"rounds/{r:02d}"
-        rows, labels = [], []
-        if not self.ways:
-            rows, labels = [spread(self.data.reals["judge", "real"]), spread(fakes[0])], ["real", "fake"]
-        for way, store in zip(self.ways, fakes, strict=False):
-            for label, images in self.panel_rows(way, store):
-                rows.append(images)
-                labels.append(label)
-        part = "contains synthetic images: every row but sources and reals"
-        marks = self.marks | {"Synthetic": part, "Round": str(r), "Description": f"rows: {', '.join(labels)}"}
-        self.ledger.write_bytes(f"{folder}/sheet.png", png(sheet(rows), marks))
-
-        found = self.ledger.read_arrays(f"{folder}/scores.npz")["after_fake"]
-        order = np.argsort(found, kind="stable")
-        covers, names = [], []
-        for store in fakes:  # a video stands in `found` once, by its first clip here
-            ids = store.videos or store.names
-            first = [ids.index(video) for video in dict.fromkeys(ids)] if store.videos else range(len(store))
-            covers.append(store.covers(list(first)))
-            names += [ids[row] for row in first]
-        images = torch.cat(covers)
-        k = min(PANEL, len(order) // 2)
-        easiest, hardest = order[::-1][:k], order[:k]
-        marks = self.marks | {"Round": str(r), "Description": "rows: fakes easiest to detect, hardest to detect"}
-        picture = sheet([images[torch.from_numpy(rows.copy())] for rows in (easiest, hardest)])
-        self.ledger.write_bytes(f"{folder}/extremes.png", png(picture, marks))
-        self.ledger.write(f"{folder}/extremes.json", {
-            kind: [{"name": names[i], "logit": float(found[i])} for i in rows]
-            for kind, rows in (("easiest", easiest), ("hardest", hardest))
-        })  # fmt: skip
-        return {"sheet": labels, "extremes": ["easiest to detect", "hardest to detect"]}
-
-    def panel_rows(self, way: Way, store: Store) -> Iterator[tuple[str, torch.Tensor]]:
-        """The rows of a sample sheet for one direction: source, itself rebuilt, its fake, the exact swap."""
-        name = {"a2b": ("A", "A as B"), "b2a": ("B", "B as A"), "": ("real", "fake")}[way.name]
-        source = self.data.sources["judge", way.source]
-        yield name[0], spread(source)
-        if hasattr(self.generator, "reconstruct"):
-            keywords = {"reverse": True} if way.reverse else {}
-            with torch.inference_mode():
-                rebuilt = self.generator.reconstruct(to_float(spread(source).to(self.device)), **keywords)
-            yield f"{name[0]} rebuilt", to_uint8(rebuilt).cpu()
-        yield name[1], spread(store)
-        if self.data.people and self.has_source:
-            yield f"the exact {name[1]}", self.data.exact_swap("judge", way.source, way.target, spread_rows(len(store)))
