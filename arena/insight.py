@@ -22,6 +22,7 @@ from arena.training import to_float
 from detect.explain import Heat, explain
 
 COLUMNS, NEAREST = 6, 4
+CELLS = 4  # of a layer's grid, a side: with fewer Grad-CAM says "upper left", no more
 SCORED, MAPPED = 64, 150  # images a way whose heat is scored; images of a kind and round on the map
 FRAME = {False: (0, 90, 200), True: (215, 48, 31)}  # of a neighbour: real, fake
 
@@ -59,13 +60,14 @@ def look(
         reals = [store.stills() for store in reals]
         fakes = {r: [store.stills() for store in stores] for r, stores in fakes.items()}
     newest = fakes[max(fakes)]
-    shown, method = panel(reals, newest), method_of(detector)
+    shown = panel(reals, newest)
+    method = method_of(detector, shown.images[:1].to(device))
     heat = heat_of(detector, shown.images, device, method)
     near, share = lookalikes(detector, shown, first(reals), first(newest), device)
     regions = {
         f"{name}:{way}": score
         for way, store, wanted in swaps
-        for name, score in found_regions(detector, store[:SCORED], wanted, device, method).items()
+        for name, score in found_regions(detector, store[:SCORED], wanted, device).items()
     }
     return Insight(
         {"explained": heat_png(covers(shown.images), heat, marks), "neighbours": png(near, marks)},
@@ -74,9 +76,19 @@ def look(
     )
 
 
-def method_of(detector: Any) -> str:
-    """Grad-CAM where the detector's layer has places (convolutions), else the gradient at the pixels."""
-    return "grad-cam" if any(isinstance(part, nn.Conv2d) for part in detector.layer.modules()) else "saliency"
+def method_of(detector: Any, image: Tensor) -> str:
+    """Grad-CAM where the detector's layer has places enough for it; else occlusion of stills, saliency of clips."""
+    sides: list[int] = []
+    handle = detector.layer.register_forward_hook(lambda module, args, output: sides.extend(output.shape[2:]))
+    try:
+        with torch.inference_mode():
+            detector.score(to_float(image))
+    finally:
+        handle.remove()
+    convolutions = any(isinstance(part, nn.Conv2d) for part in detector.layer.modules())
+    if convolutions and sides and min(sides) >= CELLS:
+        return "grad-cam"
+    return "occlusion" if detector.frames == 1 else "saliency"
 
 
 def panel(reals: Sequence[Store], fakes: Sequence[Store]) -> Panel:
@@ -111,8 +123,9 @@ def heat_of(detector: Any, images: Tensor, device: torch.device, method: str) ->
     return replace(found[0], values=values[:, None], logits=torch.cat([heat.logits.cpu() for heat in found]))
 
 
-def found_regions(detector: Any, fakes: Tensor, swaps: Swaps, device: torch.device, method: str) -> dict[str, Any]:
-    """How well the heat over fakes finds the face that was swapped."""
+def found_regions(detector: Any, fakes: Tensor, swaps: Swaps, device: torch.device) -> dict[str, Any]:
+    """How well heat over fakes finds the face that was swapped: by the gradient at the pixels, sharp and cheap."""
+    method = "saliency"
     heat = heat_of(detector, fakes, device, method).values[:, 0]
     few = replace(swaps, **{key: getattr(swaps, key)[: len(fakes)] for key in ("index", "shown", "wanted")})
     scores = region_scores(heat.abs() if method in SLOPES else heat, swapped_region(few, fakes.shape[-1]).face)

@@ -264,7 +264,9 @@ def insight(here: Gatherer) -> dict[str, Any]:
         )
         if value is not None:
             cells = [table.two_lines(Estimate(value, low, high), table.unit), table.unit(chance), f"{n or 0:,.0f}"]
-            regions.append([f"{name} {table.arrow(way)}".strip(), *cells, str(given.get("how") or "")])
+            regions.append(
+                [f"{name} of {given.get('method')} {table.arrow(way)}".strip(), *cells, str(given.get("how") or "")]
+            )
     found |= {"round": last.number, "regions": regions, "method": str(last.insight.get("method") or "")}
     found["real_neighbours"] = view.number(last.insight.get("real_neighbours"))
     if space:
