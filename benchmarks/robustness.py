@@ -51,8 +51,8 @@ def main() -> None:
     data, last = open_data(ledger, config.data.codec), config.rounds - 1
     reals = {split: data.reals_of(split) for split in ("train", "val", "judge")}
     fakes = {split: given(ledger, last, split) for split in reals}
-    print(f"{date.today()}, {cpu_name()}, {torch.get_num_threads()} threads; {config.generator.short} on "
-          f"{config.data.source}, {config.data.size} px; {args.steps} steps of {args.batch}, {args.precision}\n", flush=True)  # fmt: skip
+    print(f"{date.today()}, {cpu_name()}, {torch.get_num_threads()} threads; {config.generator.short} on", end=" ")
+    print(f"{config.data.source}, {config.data.size} px; {args.steps} steps of {args.batch}, {args.precision}\n")
 
     chains = [f"jpeg:{q}" for q in QUALITIES] + [f"blur:{s:g}" for s in SIGMAS if s]
     found: dict[str, dict[str, tuple[float, float, float]]] = {}
