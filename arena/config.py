@@ -93,6 +93,11 @@ class RunConfig(Strict):
     save_seconds: float = Field(60.0, ge=0, description="between two saves of a fit")
     workers: int = Field(0, ge=0, description="processes that read batches ahead")
 
+    @property
+    def command(self) -> str:
+        """What plays, and continues, such a run."""
+        return "arena run" if self.generator else "arena train"
+
 
 # Names that the packaged YAML files define
 

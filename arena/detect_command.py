@@ -84,6 +84,7 @@ def detect(checkpoint: Path, paths: tuple[Path, ...], heat: Path | None, method:
     from arena.detection import detect as work
 
     files = media.find(listed)
+    check_outputs([options["out"], options["windows_out"]], heat, files)
     scorer = Scorer(
         checkpoint, device(options["device"]), options["batch_size"],
         threshold=options["threshold"], size=options["size"],
@@ -115,6 +116,18 @@ def detect(checkpoint: Path, paths: tuple[Path, ...], heat: Path | None, method:
     click.echo(closing(scorer, tally, len(files) - good, time.perf_counter() - began), err=True)
     if not good:
         raise click.exceptions.Exit(1)
+
+
+def check_outputs(outs: list[Path | None], heat: Path | None, files: Iterable[Any]) -> None:
+    """Raise InputError where what is written would fall on an input, or on itself."""
+    given = [out.resolve() for out in outs if out]
+    read = {file.path.resolve() for file in files}
+    for out in given:
+        if out in read or given.count(out) > 1:
+            why = "is one of the files to be scored" if out in read else "is named twice"
+            raise InputError(f"{out} {why}: it would be overwritten. Name another file.")
+    if heat and heat.exists() and not heat.is_dir():
+        raise InputError(f"--explain {heat} is a file. Name a folder, which may be new.")
 
 
 def listing(paths: Iterable[Path], nul: bool) -> Iterator[Path]:

@@ -23,6 +23,7 @@ from detect.explain import Heat, explain
 
 COLUMNS, NEAREST = 6, 4
 CELLS = 4  # of a layer's grid, a side: with fewer Grad-CAM says "upper left", no more
+FAINT = 0.02  # colours end no earlier than at this share of the largest logit: next to no evidence stays pale
 SCORED, MAPPED = 64, 150  # images a way whose heat is scored; images of a kind and round on the map
 FRAME = {False: (0, 90, 200), True: (215, 48, 31)}  # of a neighbour: real, fake
 
@@ -69,8 +70,9 @@ def look(
         for way, store, wanted in swaps
         for name, score in found_regions(detector, store[:SCORED], wanted, device).items()
     }
+    limit = heat.limit if method in SLOPES else max(heat.limit, FAINT * float(heat.logits.abs().max()))
     return Insight(
-        {"explained": heat_png(covers(shown.images), heat, marks), "neighbours": png(near, marks)},
+        {"explained": heat_png(covers(shown.images), heat, marks, limit), "neighbours": png(near, marks)},
         feature_map(detector, reals, fakes, device, seed),
         {"method": method, "shown": shown.fake, "real_neighbours": share, "regions": regions},
     )

@@ -40,7 +40,7 @@ def open_player(path: Path, kind: str) -> Opened:
     if getattr(config, kind) is None:
         raise InputError(f"{root} has no {kind}: it trained a detector on fakes that were given.")
     player = build(getattr(config, kind), config.seed, kind)
-    file = path if path.is_file() else newest(root, kind)
+    file = path if path.is_file() else newest(root, kind, config)
     if not file.name.startswith(kind):
         raise InputError(f"{file} holds no {kind}. Give the run folder, or a file whose name begins with {kind}.")
     state = read_state(file)
@@ -50,15 +50,18 @@ def open_player(path: Path, kind: str) -> Opened:
     return Opened(player, marks | {"Seed": str(config.seed)}, root, config)
 
 
-def newest(root: Path, kind: str) -> Path:
-    """The newest save of a run."""
+def newest(root: Path, kind: str, config: RunConfig) -> Path:
+    """The newest save of a run; where its state is gone, the weights of its last round."""
     pointer = root / "state" / f"{kind}.json"
     entries = read_json(pointer) if pointer.exists() else []
     for entry in entries if isinstance(entries, list) else []:
         file = root / str(entry.get("file")) if isinstance(entry, dict) else root
         if file.is_file():
             return file
-    raise InputError(f"{root} holds no trained {kind} yet. Let `arena run --out {root}` get further.")
+    weights = sorted(root.glob(f"rounds/[0-9]*/{kind}.safetensors"), key=lambda file: int(file.parent.name))
+    if weights:
+        return weights[-1]
+    raise InputError(f"{root} holds no trained {kind} yet. Let `{config.command} --out {root}` get further.")
 
 
 def read_state(file: Path) -> dict[str, Any]:
@@ -81,7 +84,10 @@ def read_state(file: Path) -> dict[str, Any]:
             if isinstance(value, torch.Tensor)
         }
     except Exception as error:  # every library has its own way to say that a file is damaged
-        raise InputError(f"{file} is damaged or no checkpoint ({' '.join(str(error).split())[:120]}).") from error
+        reason = "it is cut short or altered" if len(str(error)) > 120 else " ".join(str(error).split())
+        raise InputError(
+            f"{file} is damaged or no checkpoint ({reason}). Name another save, such as rounds/00/*.safetensors."
+        ) from error
 
 
 def load(player: Any, state: dict[str, Any], file: Path) -> None:

@@ -47,7 +47,7 @@ def check_same(root: Path, stored: RunConfig, asked: RunConfig) -> None:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise InputError(
             f"{root} is a run of another configuration: {found[0]}{more}. A run keeps its settings: continue it with "
-            f"`arena run --out {root}` alone, or choose a new --out."
+            f"`{stored.command} --out {root}` alone, or choose a new --out."
         )
 
 

@@ -147,8 +147,10 @@ def play(
     from arena.config import over, parse_set, read_yaml, resolve
 
     stored = running.stored_config(out) if out else None
+    if alone and stored is None and not (direct["detector"] or file):
+        raise InputError(f"{out} is no training yet. Name a DETECTOR (`arena list`) and its --real and --fake folders.")
     if stored is not None and alone != (stored.generator is None):
-        raise InputError(f"{out} is a run of `arena {'run' if alone else 'train'}`: continue it with that.")
+        raise InputError(f"{out} is a run of `{stored.command}`: continue it with that.")
     settings = read_yaml(file) if file else {}
     settings = settings.get("settings", settings)  # a run.json repeats that run
     preset = preset or settings.pop("preset", None)

@@ -100,10 +100,14 @@ def open_source(config: DataConfig, needs: str, clips: bool, progress: Progress 
         source = FilmSource(config, progress, together)
     else:
         source = FolderSource(config, progress, together)
+    missing = sorted(set(LABELS) - set(source.domains)) if needs == "labels" else []
+    if missing:
+        raise InputError(f"no usable image or video lies in the folders given with --{' and --'.join(missing)}.")
     if clips and source.frames == 1:
+        where = "these folders hold" if needs == "labels" else f"{config.source} holds"
         raise InputError(
-            f"this detector looks at clips of {config.frames} frames, and {config.source} holds stills. Give a folder "
-            "of videos, or --data faces-clips."
+            f"this detector looks at clips of {config.frames} frames, and {where} stills. Give folders of videos"
+            + ("." if needs == "labels" else ", or --data faces-clips.")
         )
     if needs == "domains" and len(source.domains) != 2:
         raise InputError(

@@ -113,9 +113,9 @@ def assign(
         largest = next((group for group in order if short in counts[group] and cuts.get(group) != wanted), None)
         if largest is None:
             raise InputError(
-                f"domain {short} has {domains.count(short)} usable image(s), too few for {' + '.join(wanted)}: each of"
-                f" these needs an image of each domain that is no copy of another's, so {len(wanted)} different images"
-                f" are the least, and some hundreds make sense. Add images, or check the path."
+                f"domain {short} has {domains.count(short)} usable file(s), too few for {' + '.join(wanted)}: each of"
+                f" these needs a file of each domain that is no copy of another's, so {len(wanted)} different ones"
+                f" are the least, and some hundreds make sense. Add some, or check the path."
             )
         fixed.pop(largest, None)
         cuts[largest] = wanted

@@ -121,7 +121,7 @@ def feature_space(real: Tensor, fakes: Mapping[int, Tensor], *, seed: int = 0, p
         spread = float(reduced[:, 0].std()) or 1.0  # scikit-learn's start: the first component at 1e-4
         start = (reduced[:, :2] / spread * 1e-4).float().numpy()
         points = TSNE(perplexity=perplexity, init=start, random_state=seed).fit_transform(reduced.float().numpy())
-        how = f"t-SNE, perplexity {perplexity:g}"
+        how = f"t-SNE, perplexity {perplexity:.3g}"
     sizes = [len(part) for part in parts]
     rounds = np.repeat([-1, *fakes], sizes)
     return Space(points.astype(np.float32), rounds >= 0, rounds, np.concatenate([np.arange(n) for n in sizes]), how)

@@ -50,6 +50,7 @@ def render(found: Found, real: "np.ndarray", fake: "np.ndarray") -> str:
         verdict=verdict(found), notes=found["notes"], badges=badges(found), tiles=tiles(found), tables=tables(found),
         series=[(INKS[kind], "dashed" if kind == "videos" else "", names(found)[kind]) for kind in shown],
         roc=markup(evaluation_plots.roc_plot(curves_of(found), point)),
+        grouped=bool(found["videos"]) or found["data"]["unit"] != "image",
         banded=any(found[kind]["roc"]["band"] for kind in shown),
         histogram=markup(plots.histogram(real, fake, threshold, plots.score_span([real, fake], [threshold]))),
         reliability=[reliability(found, kind) for kind in shown],

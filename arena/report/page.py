@@ -68,6 +68,7 @@ def render(run: Path) -> str:
         versus=view.versus(summary),
         fakes=view.fakes(summary),
         forged=view.forged(summary),
+        marked="contains synthetic images" if view.forged(summary) else "contains images given as fake",
         data_name=str(mapping(summary.get("data")).get("name") or mapping(settings.get("data")).get("source") or ""),
         all_synthetic=mapping(summary.get("data")).get("rendered") is True,
         verdict=words.verdict(summary),

@@ -478,3 +478,15 @@ def test_only_a_few_pictures_wait_for_the_detector(reds, tmp_path, monkeypatch):
     assert 4 <= len(read) <= 60
     assert [result.file.name for result in results] == [str(i) for i in range(1, 400)]
     assert len(read) == 400
+
+
+def test_no_input_is_written_over(reds, tmp_path):
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "mine.png")
+    before = (tmp_path / "mine.png").read_bytes()
+    for words in (("--out", tmp_path / "mine.png"), ("--windows-out", tmp_path / "mine.png")):
+        result = arena(reds, tmp_path / "mine.png", *words)
+        assert result.exit_code == 2
+        assert "is one of the files to be scored" in result.output
+    assert "is named twice" in arena(reds, tmp_path, "--out", "x.csv", "--windows-out", "x.csv").output
+    assert "is a file. Name a folder" in arena(reds, tmp_path, "--explain", tmp_path / "mine.png").output
+    assert (tmp_path / "mine.png").read_bytes() == before

@@ -106,14 +106,37 @@ def test_what_cannot_be_trained_on_is_refused_in_one_line(folders, tmp_path, pla
     real, fake = ("--real", folders / "real"), ("--fake", folders / "gan")
     assert "give --real DIR and --fake DIR" in train("cnnspot", *real, code=2)
     assert "name a DETECTOR" in train(*real, *fake, code=2)
+    assert "is no training yet. Name a DETECTOR" in train("--out", tmp_path / "new", code=2)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "zero").mkdir()
+    (tmp_path / "zero" / "a.png").write_bytes(b"")
+    for hollow in ("empty", "zero"):
+        said = train("cnnspot", *real, "--fake", tmp_path / hollow, "--out", tmp_path / "h", code=2)
+        assert "no usable image or video lies in the folders given with --fake" in said
+        assert not (tmp_path / "h").exists()
     assert "did you mean 'cnnspot'" in train("cnnspott", *real, *fake, code=2)
     assert "the same file" in train("cnnspot", *real, "--fake", folders / "real", "--out", tmp_path / "x", code=2)
     assert "no folder" in train("cnnspot", *real, "--fake", folders / "nowhere", "--out", tmp_path / "y", code=2)
     stills = train("cnn_lstm", *real, *fake, "--preset", "smoke", "--out", tmp_path / "z", code=2)
-    assert "holds stills" in stills
+    assert "these folders hold stills" in stills
     assert not (tmp_path / "z").exists()
     colour(folders, tmp_path / "run", player_file)
     result = CliRunner().invoke(main, ["run", "--out", str(tmp_path / "run")])
     assert result.exit_code == 2
     assert "a run of `arena train`" in result.output
     assert "no generator" in CliRunner().invoke(main, ["sample", str(tmp_path / "run"), str(tmp_path / "s")]).output
+
+
+def test_a_run_that_was_handed_on_without_its_state_opens_by_its_weights(folders, tmp_path, player_file):
+    import shutil
+
+    out = tmp_path / "run"
+    colour(folders, out, player_file)
+    opened = open_player(out, "detector")
+    shutil.rmtree(out / "state")
+    again = open_player(out, "detector")
+    assert equal(opened.player.net.state_dict(), again.player.net.state_dict())
+    assert again.marks["Round"] == "0"
+    (out / "rounds/00/detector.safetensors").unlink()
+    said = CliRunner().invoke(main, ["detect", str(out), str(folders / "real")]).output
+    assert f"Let `arena train --out {out}` get further" in said
