@@ -79,7 +79,7 @@ class Source(Protocol):
         ...
 
 
-def open_source(config: DataConfig, needs: str, clips: bool, progress: Progress | None = None) -> Source:
+def open_source(config: DataConfig, needs: str, clips: bool = False, progress: Progress | None = None) -> Source:
     """Find and check the images; nothing is written.
 
     For a generator that needs "stills" all domains are one, `all`; "labels" asks for labelled folders. Raises

@@ -135,7 +135,7 @@ def test_t_sne_keeps_kinds_together(monkeypatch):
     space = feature_space(real, {0: first, 3: second}, seed=4)
     check(space)
     assert own_kind(space.points, space.round) == 1
-    assert space.how == "t-SNE, perplexity 19.6667"
+    assert space.how == "t-SNE, perplexity 19.7"
     again = feature_space(real, {0: first, 3: second}, seed=4)
     assert np.array_equal(again.points, space.points)
     monkeypatch.setattr(TSNE, "__init__", lambda self, **given: asked.update(given) or plain(self, **given))

@@ -92,12 +92,14 @@ def test_pictures_say_that_they_are_synthetic(tmp_path, player_file):
     assert found
     for path in found:
         text = Image.open(path).text
-        sheet = path.name == "sheet.png"  # which holds sources and reals as well
-        assert text["Synthetic"] == ("contains synthetic images: every row but sources and reals" if sheet else "true")
+        mixed = {"sheet": "every row but sources and reals"}
+        mixed |= dict.fromkeys(("explained", "neighbours"), "all but the reals")
+        part = mixed.get(path.stem)  # pictures that hold sources and reals as well
+        assert text["Synthetic"] == (f"contains synthetic images: {part}" if part else "true")
         assert text["Method"] == "identity"
         assert text["Seed"] == "0"
         assert text["Run"] == "run"
-        kind = "compositeWithTrainedAlgorithmicMedia" if sheet else "trainedAlgorithmicMedia"
+        kind = "compositeWithTrainedAlgorithmicMedia" if part else "trainedAlgorithmicMedia"
         assert f'digitalsourcetype/{kind}"' in text["XML:com.adobe.xmp"]
 
 

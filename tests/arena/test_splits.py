@@ -205,7 +205,7 @@ def test_unwanted_splits_and_too_few_pictures():
     assert set(splits.assign(names, ["a"] * 10, names, {"train": 1.0, "val": 0.0})[0]) == {"train"}
     assert len(set(splits.assign(names[:3], ["a"] * 3, names[:3], WISHES)[0])) == 3
     for few in (names[:1], names[:2]):
-        with pytest.raises(InputError, match=r"too few for train \+ val \+ judge.*3 different images are the least"):
+        with pytest.raises(InputError, match=r"too few for train \+ val \+ judge.*3 different ones are the least"):
             splits.assign(few, ["a"] * len(few), few, WISHES)
     with pytest.raises(InputError, match="too few"):
         splits.assign(["x"] * 9, ["a"] * 9, ["same"] * 9, WISHES)
