@@ -8,8 +8,7 @@ from arena.config import RunConfig
 from arena.errors import InputError
 from arena.files import read_json
 from arena.run import stored_config
-
-MAX_BYTES = 8 << 30
+from arena.weights import load, read_state
 
 
 class Opened(NamedTuple):
@@ -62,49 +61,3 @@ def newest(root: Path, kind: str, config: RunConfig) -> Path:
     if weights:
         return weights[-1]
     raise InputError(f"{root} holds no trained {kind} yet. Let `{config.command} --out {root}` get further.")
-
-
-def read_state(file: Path) -> dict[str, Any]:
-    """part.entry -> tensor, of the player's modules."""
-    import torch
-
-    if file.stat().st_size > MAX_BYTES:
-        raise InputError(f"{file} is larger than {MAX_BYTES >> 30} GB: that is no checkpoint of the lab.")
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(file)
-        saved = torch.load(file, map_location="cpu", weights_only=True)
-        return {
-            f"{part}.{key}": value
-            for part, state in saved.items()
-            if isinstance(state, dict)
-            for key, value in state.items()
-            if isinstance(value, torch.Tensor)
-        }
-    except Exception as error:  # every library has its own way to say that a file is damaged
-        reason = "it is cut short or altered" if len(str(error)) > 120 else " ".join(str(error).split())
-        raise InputError(
-            f"{file} is damaged or no checkpoint ({reason}). Name another save, such as rounds/00/*.safetensors."
-        ) from error
-
-
-def load(player: Any, state: dict[str, Any], file: Path) -> None:
-    """Bring the player's modules to a state; everything that the modules have must be there."""
-    from torch import nn
-
-    from arena.ledger import is_weight, parts
-
-    for name, part in parts(player).items():
-        if not isinstance(part, nn.Module):
-            continue
-        own = {key[len(name) + 1 :]: value for key, value in state.items() if key.startswith(f"{name}.")}
-        own = {key: value for key, value in own.items() if is_weight(key, value)}
-        try:
-            missing, unexpected = part.load_state_dict(own, strict=False)
-        except RuntimeError as error:
-            raise InputError(f"{file} does not fit {name}: {' '.join(str(error).split())[:160]}.") from error
-        missing = [key for key in missing if not key.endswith("_extra_state")]
-        if missing or unexpected:
-            raise InputError(f"{file} does not fit {name}: {[*missing, *unexpected][0]} does not match.")

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from arena.errors import DivergedError, StoppedError
 from arena.ledger import Ledger, parts
 from arena.seeds import reseed, rng
+from arena.weights import load, read_state
 
 stopping = threading.Event()  # set by a signal handler: fits then save after the step they are in, and stop
 
@@ -191,8 +192,6 @@ class Looks:
         self.ledger.write(f"{self.stem}-looks.json", self.found)
 
     def restore(self) -> None:
-        from arena.player import load, read_state
-
         file = self.ledger.path(f"{self.stem}-best.safetensors")
         load(self.player, read_state(file), file)
 

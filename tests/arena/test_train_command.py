@@ -13,8 +13,9 @@ from arena.cli import main
 from arena.data.feeds import Store
 from arena.match import logits
 from arena.metrics.detection import auc
-from arena.player import open_player, read_state
+from arena.player import open_player
 from arena.training import stopping
+from arena.weights import read_state
 
 
 @pytest.fixture(scope="module")

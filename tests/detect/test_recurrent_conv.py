@@ -232,7 +232,7 @@ def test_killed_and_resumed_is_bit_equal_before_at_and_behind_the_switch(narrow,
 def test_an_opened_player_scores_as_the_one_that_was_trained(narrow, fabric, tmp_path):
     """Which of its two heads speaks hangs on the steps it has taken: they must come along with the weights."""
     from arena.ledger import Ledger
-    from arena.player import load, read_state
+    from arena.weights import load, read_state
 
     player = RecurrentConv(trunk_steps=0, **SMALL)
     for _ in player.fit(fabric, [(clips(2), torch.tensor([0.0, 1.0]))] * 2):
