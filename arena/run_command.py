@@ -250,9 +250,14 @@ def print_table(summary: dict[str, Any]) -> None:
 
     console = Console()
     headers, rows = round_table(summary, brief=console.width < 160)
-    table = Table(title=summary["run"], title_justify="left", box=box.SIMPLE, padding=(0, 0, 0, 1), pad_edge=False)
-    for header in headers:
-        table.add_column(header, justify="right", overflow="fold")
+    table = Table(
+        title=summary["run"], title_justify="left", box=box.SIMPLE, padding=0, pad_edge=False, show_edge=False
+    )
+    for place, header in enumerate(headers):
+        lines = [line for row in rows for line in row[place].split("\n")]
+        widest = max(map(len, lines), default=0)  # headers may be folded, figures may not
+        word = min(9, max(map(len, header.split())))
+        table.add_column(header, justify="right", overflow="fold", width=max(widest, word))
     for row in rows:
         table.add_row(*row)
     console.print(table)
