@@ -145,9 +145,13 @@ def lookalikes(
     bank = torch.cat([chosen, reals, fakes])
     features = layer_features(detector, bank.to(device))
     rows = []
-    for place, near in enumerate(neighbours(features, torch.arange(len(chosen)), k=NEAREST + len(chosen)).index):
+    for place, near in enumerate(neighbours(features, torch.arange(len(chosen)), k=len(bank) - 1).index):
         itself = (bank[near] == chosen[place]).flatten(1).all(1)  # it stands among the fakes, too
         rows.append(near[~itself & (near >= len(chosen))][:NEAREST])
+    count = min(map(len, rows))
+    if count == 0:
+        raise ValueError("neighbours: expected fakes that differ from each other")
+    rows = [near[:count] for near in rows]
     is_fake = [[row >= len(chosen) + len(reals) for row in near.tolist()] for near in rows]
     columns = [
         torch.stack(

@@ -129,3 +129,11 @@ def test_a_detector_that_cannot_be_looked_at_costs_the_run_nothing(tmp_path, pla
 @pytest.mark.parametrize("n", [1, 3])
 def test_few_images_are_enough(n):
     assert len(look(Colour(), [store(n + 1, 1)], {0: [store(n + 4, 2)]}).space["points"]) == 2 * n + 5
+
+
+def test_alike_fakes_do_not_break_the_sheet_of_neighbours():
+    same = store(1, 2)[:].expand(6, -1, -1, -1)
+    shown = insight.Panel(torch.cat([same[:1], store(1, 5)[:]]), [True, True])
+    picture, share = insight.lookalikes(Colours(), shown, store(1, 1)[:], torch.cat([same, store(1, 5)[:]]), CPU)
+    assert picture.shape[2] == 3
+    assert 0 <= share <= 1
