@@ -12,7 +12,7 @@ from arena.data.videos import read_windows, scan, starts
 
 
 class FilmSource:
-    """Clips of `config.frames` frames: of each video `config.windows`, or as many as it holds without overlap."""
+    """Clips of `config.frames` frames: `config.windows` of each video, spread over its whole length."""
 
     def __init__(self, config: DataConfig, progress: Progress | None = None, together: bool = False):
         self.config, self.frames = config, config.frames

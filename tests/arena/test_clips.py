@@ -135,3 +135,42 @@ def test_the_stills_of_a_clip_pass_through_a_generator_unmixed(tmp_path, player_
         assert np.array_equal(fakes, np.load(out / f"data/{split}-a.npy"))
     assert to_float(torch.from_numpy(fakes)).abs().max() <= 1
     assert Identity.needs == "domains"
+
+
+def test_a_folder_of_videos_plays_and_is_judged_by_the_video(tmp_path, player_file):
+    iio = pytest.importorskip("imageio.v3")
+    pytest.importorskip("av")
+    for domain in "AB":
+        (tmp_path / "films" / domain).mkdir(parents=True)
+        for i in range(10):
+            shot = clip(3, 10 * "AB".index(domain) + i, 11, 32, identity="AB".index(domain)).image
+            path = tmp_path / "films" / domain / f"{i}.mp4"
+            iio.imwrite(path, shot.permute(0, 2, 3, 1).numpy(), plugin="pyav", codec="libx264", fps=25)
+    out = tmp_path / "run"
+    args = ["run", "--generator", player_file("planted:Flicker"), "--detector", player_file("planted:Motion", frames=4)]
+    args += ["--data", str(tmp_path / "films"), "--preset", "smoke", "--rounds", "1", "--out", str(out)]
+    more = [
+        "--set",
+        "data.windows=3",
+        "--set",
+        "data.codec=c23",
+        "--set",
+        "baseline=null",
+        "--set",
+        "detector_steps=30",
+    ]
+    result = CliRunner().invoke(main, [*args, *more], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in (out / "data/manifest.jsonl").read_text().splitlines()]
+    splits = {}
+    for row in rows:
+        splits.setdefault(row["video"], set()).add(row["split"])
+    assert all(len(where) == 1 for where in splits.values())
+    starts = sorted(row["start"] for row in rows if row["video"] == rows[0]["video"])
+    assert starts == [0, 4, 7]  # from the first of 11 frames to the last
+    judged = len({row["video"] for row in rows if row["split"] == "judge"})
+    after = json.loads((out / "summary.json").read_text())["rounds"][0]["after"]
+    assert (after["n_real"], after["n_fake"]) == (judged, judged)
+    plain, coded = (np.load(out / f"data/judge-a{suffix}.npy") for suffix in ("", "-c23"))
+    assert plain.shape == coded.shape
+    assert 0.5 < np.abs(plain.astype(int) - coded).mean() < 15
