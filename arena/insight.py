@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from arena.data.feeds import Store
+from arena.data.feeds import Store, spread
 from arena.heat import SLOPES, heat_png
 from arena.metrics.explanation import region_scores, swapped_region
 from arena.metrics.feature_space import feature_space, layer_features, neighbours
@@ -102,11 +102,6 @@ def panel(reals: Sequence[Store], fakes: Sequence[Store]) -> Panel:
             chosen += [(store, row, fake) for row in rows]
     chosen = chosen[:COLUMNS]
     return Panel(torch.cat([store[[row]] for store, row, _ in chosen]), [fake for _, _, fake in chosen])
-
-
-def spread(n: int, count: int) -> list[int]:
-    """`count` rows of n, evenly spread from the first to the last (all of them where there are fewer)."""
-    return np.linspace(0, n - 1, min(n, count)).round().astype(int).tolist()
 
 
 def first(stores: Sequence[Store]) -> Tensor:

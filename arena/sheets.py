@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from arena.data.feeds import Store
+from arena.data.feeds import Store, spread
 from arena.pictures import png, sheet
 from arena.training import to_float, to_uint8
 
@@ -21,7 +21,7 @@ def draw_sheets(arena: Any, r: int, fakes: list[Store]) -> dict[str, list[str]]:
     folder = f"rounds/{r:02d}"
     rows, labels = [], []
     if not arena.ways:
-        rows, labels = [spread(arena.data.reals["judge", "real"]), spread(fakes[0])], ["real", "fake"]
+        rows, labels = [panel(arena.data.reals["judge", "real"]), panel(fakes[0])], ["real", "fake"]
     for way, store in zip(arena.ways, fakes, strict=False):
         for label, images in panel_rows(arena, way, store):
             rows.append(images)
@@ -55,21 +55,17 @@ def panel_rows(arena: Any, way: Any, store: Store) -> Iterator[tuple[str, torch.
     """The rows of a sample sheet for one direction: source, itself rebuilt, its fake, the exact swap."""
     name = {"a2b": ("A", "A as B"), "b2a": ("B", "B as A"), "": ("real", "fake")}[way.name]
     source = arena.data.sources["judge", way.source]
-    yield name[0], spread(source)
+    yield name[0], panel(source)
     if hasattr(arena.generator, "reconstruct"):
         keywords = {"reverse": True} if way.reverse else {}
         with torch.inference_mode():
-            rebuilt = arena.generator.reconstruct(to_float(spread(source).to(arena.device)), **keywords)
+            rebuilt = arena.generator.reconstruct(to_float(panel(source).to(arena.device)), **keywords)
         yield f"{name[0]} rebuilt", to_uint8(rebuilt).cpu()
-    yield name[1], spread(store)
+    yield name[1], panel(store)
     if arena.data.people and arena.has_source:
-        yield f"the exact {name[1]}", arena.data.exact_swap("judge", way.source, way.target, spread_rows(len(store)))
+        yield f"the exact {name[1]}", arena.data.exact_swap("judge", way.source, way.target, spread(len(store), PANEL))
 
 
-def spread(store: Store) -> torch.Tensor:
+def panel(store: Store) -> torch.Tensor:
     """The same few images of a store in every round, evenly spread: neighbours may be views of one thing."""
-    return store.covers(spread_rows(len(store)))
-
-
-def spread_rows(n: int) -> list[int]:
-    return np.linspace(0, n - 1, min(PANEL, n)).round().astype(int).tolist()
+    return store.covers(spread(len(store), PANEL))

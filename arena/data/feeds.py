@@ -50,6 +50,11 @@ class Store:
         return self[rows] if self.frames == 1 else self[rows][:, self.frames // 2]
 
 
+def spread(n: int, count: int) -> list[int]:
+    """`count` of n rows, evenly spread from the first to the last (all where there are fewer)."""
+    return np.linspace(0, n - 1, min(n, count)).round().astype(int).tolist()
+
+
 @lru_cache(maxsize=64)
 def _permutation(n: int, key: str, epoch: int) -> list[int]:
     return torch.randperm(n, generator=rng(key, epoch)).tolist()
