@@ -19,8 +19,7 @@ from arena.data.media import Media
 from arena.data.videos import Window, reason, starts, windows_of
 from arena.errors import InputError
 from arena.faces.video import open_video
-from arena.files import read_json
-from arena.player import open_player
+from arena.player import frozen_threshold, open_player
 from arena.training import place, to_float
 
 MOST_WINDOWS = 64  # of a video, unless somebody asks for more
@@ -72,7 +71,7 @@ class Scorer:
         self.frames: int = self.detector.frames
         self.data: DataConfig = self.opened.config.data
         self.size = size or self.data.size
-        self.threshold, self.threshold_from = self._threshold() if threshold is None else (threshold, "given")
+        self.threshold, self.threshold_from = self._threshold(Path(path)) if threshold is None else (threshold, "given")
 
     def score_images(self, images: Tensor | np.ndarray) -> np.ndarray:
         """Logits, float64 n, of pictures uint8 n 3 s s. A detector of clips sees each as a clip of one frame."""
@@ -147,16 +146,11 @@ class Scorer:
                 f" it was trained on ({self.data.size}), or a smaller --batch-size."
             ) from error
 
-    def _threshold(self) -> tuple[float, str]:
-        number = int(self.opened.marks["Round"])
-        file = self.opened.root / "rounds" / f"{number:02d}" / "phases" / "4-train-detector.json"
-        if not file.exists():
-            return 0.0, "0, for the run has not frozen one yet"
-        stored = read_json(file)
-        value = stored.get("threshold") if isinstance(stored, dict) else None
-        if not isinstance(value, int | float) or not np.isfinite(value):
-            raise InputError(f"{file} is damaged: it has no threshold. Give one: --threshold 0")
-        return float(value), f"frozen on the validation split of round {number}"
+    def _threshold(self, path: Path) -> tuple[float, str]:
+        value = frozen_threshold(path, self.opened)
+        if value is None:
+            return 0.0, "0, for the run has not frozen one for these weights"
+        return value, f"frozen on the validation split of round {self.opened.marks['Round']}"
 
 
 class Result(NamedTuple):

@@ -25,9 +25,9 @@ from torch.nn.functional import interpolate
 import arena
 from arena.data import faces
 from arena.errors import InputError
-from arena.files import atomic, read_json
+from arena.files import atomic
 from arena.ledger import parts
-from arena.player import Opened, open_player
+from arena.player import Opened, frozen_threshold, open_player
 from arena.provenance import cpu_name
 from arena.seeds import rng
 from arena.training import to_float
@@ -222,20 +222,6 @@ def describe(path: Path, opened: Opened, size: int, length: int | None, *, any_l
         "license": "The lab's code is Apache-2.0. The weights are bound by the licences of the images and of the "
         "weights that training started from.",
     }
-
-
-def frozen_threshold(path: Path, opened: Opened) -> float | None:
-    """The logit frozen at the end of the checkpoint's round; None for a checkpoint from the middle of its training."""
-    round = f"{int(opened.marks['Round']):02d}"
-    record = opened.root / "rounds" / round / "phases" / "4-train-detector.json"
-    if not record.is_file():
-        return None
-    if path.suffix == ".ckpt" and path.name != max(save.name for save in path.parent.glob(f"detector-{round}-*.ckpt")):
-        return None  # an older save of that round
-    try:
-        return float(read_json(record)["threshold"])
-    except (KeyError, TypeError, ValueError):
-        raise InputError(f"{record} is damaged: expected a number, threshold. Restore the file.") from None
 
 
 def label(model: Any, labels: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """A trained player from what a run left behind: its folder, one of its checkpoints, or one round's weights."""
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,3 +62,18 @@ def newest(root: Path, kind: str, config: RunConfig) -> Path:
     if weights:
         return weights[-1]
     raise InputError(f"{root} holds no trained {kind} yet. Let `{config.command} --out {root}` get further.")
+
+
+def frozen_threshold(path: Path, opened: Opened) -> float | None:
+    """The logit frozen at the end of the checkpoint's round; None for a checkpoint from the middle of its training."""
+    round = f"{int(opened.marks['Round']):02d}"
+    record = opened.root / "rounds" / round / "phases" / "4-train-detector.json"
+    if not record.is_file():
+        return None
+    if path.suffix == ".ckpt" and path.name != max(save.name for save in path.parent.glob(f"detector-{round}-*.ckpt")):
+        return None  # an older save of that round
+    stored = read_json(record)
+    value = stored.get("threshold") if isinstance(stored, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InputError(f"{record} is damaged: it has no threshold (a finite number). Restore the file.")
+    return float(value)

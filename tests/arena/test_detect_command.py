@@ -363,7 +363,7 @@ def test_thresholds(reds, tmp_path):
     young = make_run(tmp_path / "young" / "run", "planted:Colour", [1.0, 1.0, 1.0], 0.0, threshold=None)
     result = arena(young, path)
     assert rows(result)[0]["threshold"] == "0.0"
-    assert "has not frozen one yet" in result.stderr
+    assert "has not frozen one for these weights" in result.stderr
     assert [probability(z) for z in (-1000, 0, 1000)] == [0.0, 0.5, 1.0]
 
 
@@ -490,3 +490,13 @@ def test_no_input_is_written_over(reds, tmp_path):
     assert "is named twice" in arena(reds, tmp_path, "--out", "x.csv", "--windows-out", "x.csv").output
     assert "is a file. Name a folder" in arena(reds, tmp_path, "--explain", tmp_path / "mine.png").output
     assert (tmp_path / "mine.png").read_bytes() == before
+
+
+def test_an_older_save_of_a_round_has_no_threshold_of_its_own(reds):
+    older, newer = (reds / "state" / f"detector-00-{step:06d}.ckpt" for step in (0, 1))
+    older.write_bytes(newer.read_bytes())
+    try:
+        assert (Scorer(newer).threshold, Scorer(older).threshold) == (0.5, 0.0)
+        assert "for these weights" in Scorer(older).threshold_from
+    finally:
+        older.unlink()

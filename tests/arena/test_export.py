@@ -25,7 +25,7 @@ from arena.data import decode  # noqa: E402
 from arena.errors import InputError  # noqa: E402
 from arena.export_command import export as command  # noqa: E402
 from arena.ledger import Ledger  # noqa: E402
-from arena.player import open_player  # noqa: E402
+from arena.player import frozen_threshold, open_player  # noqa: E402
 from arena.run import run  # noqa: E402
 from arena.training import to_float  # noqa: E402
 from arena.watch import Silent  # noqa: E402
@@ -350,7 +350,7 @@ def test_the_threshold_is_that_of_the_weights(tmp_path):
         ledger.write_weights(player, "rounds/00/detector.safetensors")
 
     def threshold(name):
-        return export.frozen_threshold(tmp_path / name, open_player(tmp_path / name, "detector"))
+        return frozen_threshold(tmp_path / name, open_player(tmp_path / name, "detector"))
 
     assert threshold("state/detector-00-000006.ckpt") == -0.25
     assert threshold("rounds/00/detector.safetensors") == -0.25
