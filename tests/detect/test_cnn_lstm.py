@@ -1,11 +1,11 @@
 """CNN + LSTM against the published figures, gates written out by hand, torchvision's own nets and files made here."""
 
 import hashlib
-from collections import OrderedDict
 from types import SimpleNamespace
 
 import pytest
 import torch
+from narrow import narrow_net
 from torch import nn
 from torchvision.models import inception_v3
 
@@ -13,29 +13,6 @@ from detect import cnn_lstm, trunks
 from detect.cnn_lstm import CNNLSTM
 from detect.trunks import Trunk, augment, frames_of
 from detect.weights import imagenet
-
-
-@pytest.fixture(scope="module")
-def fabric():
-    lightning_fabric = pytest.importorskip("lightning_fabric")
-    return lightning_fabric.Fabric(accelerator="cpu", devices=1)
-
-
-@pytest.fixture(autouse=True)
-def _no_cache(monkeypatch, tmp_path):
-    """No test depends on what this machine's torch.hub cache holds."""
-    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
-    torch.manual_seed(0)
-
-
-def narrow_net(name="resnet18", **keywords):
-    """A ResNet-18 in name and width alone: what is tested on it does not depend on what lies between."""
-    layers = {
-        "conv1": nn.Conv2d(3, 8, 5, stride=2, bias=False), "bn1": nn.BatchNorm2d(8), "relu": nn.ReLU(),
-        "layer4": nn.Sequential(nn.Conv2d(8, 512, 3, stride=2), nn.ReLU()), "avgpool": nn.AdaptiveAvgPool2d(1),
-        "flatten": nn.Flatten(), "fc": nn.Linear(512, 1000),
-    }  # fmt: skip
-    return nn.Sequential(OrderedDict(layers))
 
 
 @pytest.fixture

@@ -14,19 +14,6 @@ from detect import cnnspot
 from detect.cnnspot import CNNSpot
 
 
-@pytest.fixture(scope="module")
-def fabric():
-    lightning_fabric = pytest.importorskip("lightning_fabric")
-    return lightning_fabric.Fabric(accelerator="cpu", devices=1)
-
-
-@pytest.fixture(autouse=True)
-def _no_cache(monkeypatch, tmp_path):
-    """No test depends on what this machine's torch.hub cache holds."""
-    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
-    torch.manual_seed(0)
-
-
 def narrow_net(num_classes=1000):
     """A ResNet with the same names and a fifth of the parameters: what is tested on it does not depend on its size."""
     return ResNet(BasicBlock, [1, 1, 1, 1], num_classes=num_classes)

@@ -1,10 +1,10 @@
 """Recurrent convolution against gates written out by hand, a shift known beforehand, its two stages and old files."""
 
 import re
-from collections import OrderedDict
 
 import pytest
 import torch
+from narrow import narrow_net
 from torch import nn
 from torchvision.models import densenet121
 
@@ -12,29 +12,6 @@ from detect import trunks
 from detect.recurrent_conv import RecurrentConv, SpatialTransformer
 from detect.trunks import Trunk
 from detect.weights import imagenet
-
-
-@pytest.fixture(scope="module")
-def fabric():
-    lightning_fabric = pytest.importorskip("lightning_fabric")
-    return lightning_fabric.Fabric(accelerator="cpu", devices=1)
-
-
-@pytest.fixture(autouse=True)
-def _no_cache(monkeypatch, tmp_path):
-    """No test depends on what this machine's torch.hub cache holds."""
-    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
-    torch.manual_seed(0)
-
-
-def narrow_net(name="resnet18", **keywords):
-    """A ResNet-18 in name and width alone: what is tested on it does not depend on what lies between."""
-    layers = {
-        "conv1": nn.Conv2d(3, 8, 5, stride=2, bias=False), "bn1": nn.BatchNorm2d(8), "relu": nn.ReLU(),
-        "layer4": nn.Sequential(nn.Conv2d(8, 512, 3, stride=2), nn.ReLU()), "avgpool": nn.AdaptiveAvgPool2d(1),
-        "flatten": nn.Flatten(), "fc": nn.Linear(512, 1000),
-    }  # fmt: skip
-    return nn.Sequential(OrderedDict(layers))
 
 
 @pytest.fixture

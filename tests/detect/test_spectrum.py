@@ -13,12 +13,6 @@ from sklearn.metrics import roc_auc_score
 from detect.spectrum import Regression, Spectrum, rings
 
 
-@pytest.fixture(scope="module")
-def fabric():
-    lightning_fabric = pytest.importorskip("lightning_fabric")
-    return lightning_fabric.Fabric(accelerator="cpu", devices=1)
-
-
 def smooth_noise(count, size, seed):
     """Images B 3 H W in [-1, 1] with a 1/f spectrum."""
     rng = torch.Generator().manual_seed(seed)

@@ -16,19 +16,6 @@ from detect.xception import SeparableConv2d, Xception, xception
 NARROW = {"width": 1 / 16, "resize": None}
 
 
-@pytest.fixture(scope="module")
-def fabric():
-    lightning_fabric = pytest.importorskip("lightning_fabric")
-    return lightning_fabric.Fabric(accelerator="cpu", devices=1)
-
-
-@pytest.fixture(autouse=True)
-def _no_cache(monkeypatch, tmp_path):
-    """No test depends on what this machine's torch.hub cache holds."""
-    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
-    torch.manual_seed(0)
-
-
 def images(count, size, seed=0):
     return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
