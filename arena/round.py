@@ -14,9 +14,9 @@ import torch
 
 from arena.build import build
 from arena.config import RunConfig
-from arena.data import SPLITS, Data
 from arena.data.codec import store_as
 from arena.data.feeds import Held, Labelled, Store, Unlabelled
+from arena.data.source import SPLITS, Data
 from arena.errors import InputError
 from arena.evasion import evading
 from arena.ledger import Ledger

@@ -54,7 +54,7 @@ def check_same(root: Path, stored: RunConfig, asked: RunConfig) -> None:
 def run(config: RunConfig, root: Path, watch: Any, command: str = "") -> dict[str, Any]:
     """Play (or continue, or find finished) the run in `root`; return its summary and leave its report."""
     from arena import build
-    from arena.data import open_data, open_source, store
+    from arena.data.source import open_data, open_source, store
     from arena.provenance import provenance
     from arena.round import Arena
 

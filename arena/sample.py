@@ -21,8 +21,9 @@ from torch import Tensor
 
 from arena.album import RATE, Album, staged
 from arena.config import DataConfig
-from arena.data import decode, open_data
+from arena.data import decode
 from arena.data.layouts import existing_folder, walk
+from arena.data.source import open_data
 from arena.data.splits import natural
 from arena.errors import InputError
 from arena.ledger import Ledger

@@ -16,8 +16,8 @@ import torch
 
 from arena import build
 from arena.config import resolve
-from arena.data import open_data, open_source, store
 from arena.data.feeds import Labelled, Unlabelled
+from arena.data.source import open_data, open_source, store
 from arena.ledger import Ledger
 from arena.provenance import cpu_name
 from arena.training import place, train

@@ -20,8 +20,8 @@ import torch
 
 from arena import build, perturb
 from arena.config import resolve
-from arena.data import open_data
 from arena.data.feeds import Labelled, Store
+from arena.data.source import open_data
 from arena.ledger import Ledger
 from arena.match import logits
 from arena.metrics.detection import auc, delong

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from arena.config import LABELLED, DataConfig
-from arena.data import Progress
+from arena.data.source import Progress
 from arena.data.videos import read_windows, scan, starts
 
 

@@ -10,9 +10,9 @@ from planted import Identity, Motion
 
 from arena.cli import main
 from arena.config import DataConfig, resolve
-from arena.data import FacesSource
 from arena.data.faces import clip
 from arena.data.feeds import Held, Labelled, Store, Unlabelled
+from arena.data.source import FacesSource
 from arena.errors import InputError
 from arena.evasion import as_clips, evading
 from arena.match import logits, score

@@ -209,7 +209,7 @@ def test_a_fit_that_stops_by_itself_is_done(tmp_path, player_file):
 
 
 def test_domains_weigh_alike_where_a_detector_is_judged():
-    from arena.data import balanced
+    from arena.data.source import balanced
 
     def rows(split, domain, n):
         return [{"name": f"{split}{domain}{i}", "split": split, "domain": domain} for i in range(n)]

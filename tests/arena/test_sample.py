@@ -13,7 +13,7 @@ from PIL import Image
 from arena.build import build
 from arena.cli import Commands
 from arena.config import DataConfig, resolve
-from arena.data import open_source, store
+from arena.data.source import open_source, store
 from arena.errors import InputError
 from arena.ledger import Ledger
 from arena.sample_command import sample
