@@ -17,6 +17,7 @@ from arena.faces.scene_command import scene
 from arena.faces.swap_command import swap
 from arena.run_command import run, train
 from arena.sample_command import sample
+from arena.submit_command import submit
 from arena.terminal import bar, example
 
 # Torch's threads (GNU OpenMP's) by default spin for long while they wait for each other: on a machine that does
@@ -55,7 +56,7 @@ def main() -> None:
     """The adversarial lab for generated images: generators make fakes, detectors hunt them, the arena keeps score."""
 
 
-for command in (run, train, detect, evaluate, export, sample, extract, swap, scene):
+for command in (run, train, detect, evaluate, export, sample, extract, swap, scene, submit):
     main.add_command(command)
 
 
@@ -73,7 +74,7 @@ def report(folder: Path) -> None:
 @main.command("list", epilog=example("arena list\narena list --json"))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_(as_json: bool) -> None:
-    """Show the generators, detectors, data and presets there are, one line each."""
+    """Show the generators, detectors, data, presets and challenges there are, one line each."""
     from arena.config import names, read_named
 
     found = {
@@ -86,6 +87,7 @@ def list_(as_json: bool) -> None:
             "FOLDER": "Your images or videos: trainA/ trainB/ testA/ testB/, A/ B/, class folders, or any folder",
         },
         "presets": {name: read_named("run", name).get("about", "") for name in names("run")},
+        "challenges": {name: read_named("challenge", name).get("about", "") for name in names("challenge")},
     }
     if as_json:
         click.echo(json.dumps(found, indent=1))

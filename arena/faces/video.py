@@ -97,7 +97,7 @@ class Video:
             raise InputError(f"{self.path}: not one frame of this video can be decoded. It is damaged: copy it anew.")
         self.rotation = first.rotation
         self.width, self.height = first.width, first.height
-        self.matrix = _matrix(first)
+        self.matrix = colour_matrix(first)
         if self.rotation % 180:
             self.width, self.height = self.height, self.width
             self.aspect = 1 / self.aspect if self.aspect else None
@@ -388,7 +388,7 @@ def _rate(ticks: np.ndarray | None, time_base: Fraction, rates: list[Fraction]) 
     return mean.limit_denominator(1001), True
 
 
-def _matrix(frame: Any) -> int:
+def colour_matrix(frame: Any) -> int:
     """The colour matrix of a frame; where it does not say, what players assume by the size."""
     if frame.colorspace in (BT709, BT601, 6):
         return BT709 if frame.colorspace == BT709 else BT601

@@ -1,0 +1,371 @@
+"""Pack what a team hands in: fakes, a detector, or scores, with the papers that belong to them, as one zip.
+
+Packing the same things twice gives the same bytes: names are sorted, dates fixed, and no measured time is in it.
+"""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+
+import arena
+from arena.config import RunConfig
+from arena.data import decode
+from arena.data.feeds import Store
+from arena.data.source import SPLITS, open_data
+from arena.errors import InputError
+from arena.files import read_json
+from arena.ledger import Ledger, is_weight, parts
+from arena.player import Opened, open_player
+from arena.round import Way, ways
+from arena.seeds import rng
+from arena.submission import archive
+from arena.submission.media import preview, write_item
+from arena.submission.schema import VERSION, Challenge, Submission
+from arena.training import place, to_float, to_uint8
+
+Progress = Callable[[int, int], None]
+BATCH_PIXELS = 1 << 18
+COUNT = 200  # fakes, where no challenge says how many
+
+
+@dataclass
+class Parts:
+    """What is handed in, as it gathers: file name -> bytes or a file; `facts` go into the model card."""
+
+    team: str
+    licence: str
+    data: str
+    folder: Path | None = None  # for files on the way
+    files: dict[str, bytes | Path] = field(default_factory=dict)
+    tracks: list[str] = field(default_factory=list)
+    fakes: dict[str, int] | None = None
+    generator: dict[str, Any] | None = None
+    detector: dict[str, Any] | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def add_fakes(self, items: Tensor, marks: dict[str, str], generator: dict[str, Any]) -> None:
+        """Fakes, uint8 N 3 s s or N F 3 s s."""
+        frames = 1 if items.ndim == 4 else items.shape[1]
+        with tempfile.TemporaryDirectory() as folder:
+            for i, item in enumerate(items):
+                name = f"fakes/{i:05d}{'.png' if frames == 1 else '.mp4'}"
+                write_item(Path(folder) / name, item, marks)
+                self.files[name] = (Path(folder) / name).read_bytes()
+        self.files["preview.png"] = preview(items, marks | {"Description": "the first fakes"})
+        self.fakes = {"count": len(items), "size": items.shape[-1], "frames": frames}
+        self.generator = generator
+        self.tracks.append("generation")
+
+    def add_scores(self, data: bytes, detector: dict[str, Any]) -> None:
+        self.files["scores.csv"] = data
+        self.detector = detector
+        self.tracks.append("detection")
+
+    def add_detector(self, onnx: bytes, weights: bytes, player: dict[str, Any], detector: dict[str, Any]) -> None:
+        self.files |= {"detector.onnx": onnx, "detector.safetensors": weights}
+        self.files["detector.yaml"] = yaml.safe_dump(player, sort_keys=False).encode()
+        self.detector = detector
+        self.tracks.append("detection")
+
+
+def pack(
+    out: Path,
+    team: str,
+    *,
+    run: Path | None = None,
+    fakes: Path | None = None,
+    detector: Path | None = None,
+    scores: Path | None = None,
+    challenge: Challenge | None = None,
+    track: str | None = None,
+    count: int | None = None,
+    licence: str = "",
+    data: str = "",
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Write the zip `out`; return what it holds. `run` gives fakes and detector where nothing else does.
+
+    track: "generation" or "detection" alone; None: what there is. Raises InputError for parts that do not fit each
+    other or the challenge, for an `out` that exists, and for a submission that would not pass its own check.
+    """
+    from arena.submission.check import check
+
+    if out.suffix.lower() != ".zip":
+        raise InputError(f"expected a file name that ends in .zip to write the submission to, got {out}.")
+    if out.exists():
+        raise InputError(f"{out} exists already. Delete it or choose another name.")
+    size = challenge.size if challenge else None
+    found = Parts(team, licence, data)
+    wanted = (track,) if track else ("generation", "detection")
+    if "generation" in wanted and fakes is not None:
+        asked = count or (challenge.fakes if challenge else None)
+        items = read_fakes(fakes, size, challenge.frames if challenge else 1, asked)
+        marks = {"Synthetic": "true", "Source": "deepfake-arena", "Method": "given", "Run": "none", "Seed": "none"}
+        found.add_fakes(items, marks, {"method": "given"})
+    elif "generation" in wanted and run is not None and _config(run).generator is not None:
+        items, marks, made = forge(run, count or _count(challenge), challenge, device, progress)
+        found.add_fakes(items, marks, made)
+        found.facts |= card_facts(run)
+    if "detection" in wanted and scores is not None:
+        found.add_scores(_read(scores), {"method": "kept by the team"})
+    elif "detection" in wanted and (detector or run) is not None:
+        add_detector(found, detector or run, challenge)  # type: ignore[arg-type]
+        found.facts |= card_facts(detector or run)  # type: ignore[arg-type]
+    if not found.tracks:
+        raise InputError("nothing to pack: give a RUN, --fakes DIR, --detector CHECKPOINT or --scores FILE.")
+    found.data = found.data or found.facts.get("trained on") or "not said"
+    found.licence = found.licence or "all rights reserved; for this challenge only"
+    submission = describe(found, challenge)
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Path(folder) / "submission.zip"
+        archive.write_zip(trial, members(found, challenge, submission))
+        checked = check(trial, challenge, Path(folder) / "unpacked")
+        if checked.problems:
+            first, *more = checked.problems
+            shown = f" (and {len(more)} more)" if more else ""
+            raise InputError(f"the submission would be refused: {first}{shown}")
+        archive.write_zip(out, members(found, challenge, submission))
+    return {
+        "out": str(out), "team": team, "tracks": found.tracks, "files": len(found.files) + 2,
+        "bytes": out.stat().st_size, "sha256": hashlib.sha256(out.read_bytes()).hexdigest(), "fakes": found.fakes,
+        "generator": found.generator, "detector": found.detector,
+    }  # fmt: skip
+
+
+def describe(found: Parts, challenge: Challenge | None) -> dict[str, Any]:
+    """submission.json without its `files`, checked against its schema."""
+    from arena.config import validate
+
+    value = {
+        "schema": VERSION, "team": found.team, "challenge": challenge.id if challenge else None,
+        "tracks": found.tracks, "generator": found.generator, "fakes": found.fakes, "detector": found.detector,
+        "licence": found.licence, "data": found.data, "made_by": f"deepfake-arena {arena.__version__}",
+    }  # fmt: skip
+    validate(Submission, {**value, "files": {}}, "the submission")
+    return value
+
+
+def members(found: Parts, challenge: Challenge | None, submission: dict[str, Any]) -> dict[str, bytes | Path]:
+    """All files of the zip."""
+    files = {**found.files, "MODEL_CARD.md": card(found, challenge).encode()}
+    hashes = {name: hashlib.sha256(_bytes(data)).hexdigest() for name, data in sorted(files.items())}
+    text = json.dumps({**submission, "files": hashes}, indent=1, allow_nan=False)
+    return {**files, "submission.json": text.encode() + b"\n"}
+
+
+def card(found: Parts, challenge: Challenge | None) -> str:
+    """MODEL_CARD.md: what it is, what it was trained on, its scores, its limits, what it is for."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, autoescape=False,
+    )  # fmt: skip
+    return environment.get_template("card.md.j2").render(p=found, c=challenge, version=arena.__version__)
+
+
+# Fakes
+
+
+def forge(
+    path: Path, count: int, challenge: Challenge | None, device: str = "cpu", progress: Progress | None = None
+) -> tuple[Tensor, dict[str, str], dict[str, Any]]:
+    """`count` fakes of a run's generator: uint8 N 3 s s or clips N F 3 s s, with the marks they bear.
+
+    A translator works on the run's own images, those first that it was not trained on (judge, then val, then train),
+    and on each domain alike. Raises InputError where there are too few, or where size or frames do not fit.
+    """
+    player, marks, root, config = opened = open_player(path, "generator")
+    data, torch_device = open_data(Ledger(root), "png"), torch.device(device)
+    frames = data.summary.get("frames", 1)
+    _check_size(opened, challenge, frames)
+    as_clips = frames > 1 and (challenge is None or challenge.frames > 1)
+    place(player, torch_device)
+    both = ways(player.needs, data.domains)
+    made: list[Tensor] = []
+    for i, way in enumerate(both):
+        mine = count // len(both) + (i < count % len(both))
+        stores = [data.sources[split, way.source] for split in reversed(SPLITS)]
+        sources = [store if as_clips else store.stills() for store in stores]
+        made.append(_forged(player, way, sources, mine, config, torch_device, progress))
+    marks = {"Synthetic": "true", "Source": "deepfake-arena", **marks}
+    settings = config.generator.options if config.generator else {}
+    return torch.cat(made), marks, _made(marks, settings)
+
+
+def _forged(
+    player: Any, way: Way, sources: list[Store], count: int, config: RunConfig, device: torch.device,
+    progress: Progress | None,
+) -> Tensor:  # fmt: skip
+    draws, have = rng(config.seed, "submission", way.name), sum(map(len, sources))
+    if player.needs == "domains" and have < count:
+        raise InputError(
+            f"the run has {have} images of domain {way.source} to translate, and {count} are needed. Train it with "
+            "more images, or hand in a folder (--fakes DIR)."
+        )
+    keywords = {"reverse": True} if way.reverse else {}
+    made: list[Tensor] = []
+    while sum(map(len, made)) < count:  # a maker of stills draws anew for the same sources
+        for store in sources:
+            step = max(1, BATCH_PIXELS // (store.images.shape[-1] ** 2 * store.frames))
+            for start in range(0, len(store), step):
+                chunk = store[slice(start, start + step)]
+                with torch.inference_mode():
+                    images = to_float(chunk.flatten(0, -4).to(device))
+                    made.append(to_uint8(player.sample(images, rng=draws, **keywords)).cpu().view(chunk.shape))
+                if progress:
+                    progress(min(count, sum(map(len, made))), count)
+                if sum(map(len, made)) >= count:
+                    return torch.cat(made)[:count]
+    return torch.cat(made)[:count]
+
+
+def read_fakes(folder: Path, size: int | None, frames: int, count: int | None) -> Tensor:
+    """Fakes out of a folder of pictures (or of videos), in natural order: uint8 N 3 s s or N F 3 s s.
+
+    Raises InputError for one that cannot be read, or of another size than the rest (or the challenge's), and for less
+    than `count`.
+    """
+    from arena.data.layouts import existing_folder, walk
+    from arena.data.splits import natural
+
+    if frames > 1:
+        return _read_clips(folder, size, frames, count)
+    root = existing_folder(folder)
+    files = [root / name for name in sorted(walk(root)[0], key=natural)]
+    if not files or (count is not None and len(files) < count):
+        raise InputError(f"{folder} holds {len(files)} pictures; {count or 'at least 1'} are needed.")
+    items = []
+    for file in files[:count]:
+        try:
+            image = decode.read(file)
+        except decode.BadImage as error:
+            raise InputError(f"{file}: {error}. Take it out or replace it.") from error
+        size = size or image.size[0]
+        if image.size != (size, size):
+            raise InputError(f"{file} is {image.size[0]} x {image.size[1]} px, expected {size} x {size}. Resize it.")
+        items.append(torch.from_numpy(np.array(image)).permute(2, 0, 1))
+    return torch.stack(items)
+
+
+def _read_clips(folder: Path, size: int | None, frames: int, count: int | None) -> Tensor:
+    from arena.data.splits import natural
+    from arena.faces.video import open_video
+
+    files = sorted(folder.glob("*.mp4"), key=lambda file: natural(file.name))
+    if not files or (count is not None and len(files) < count):
+        raise InputError(f"{folder} holds {len(files)} .mp4 videos; {count or 'at least 1'} are needed.")
+    items = []
+    for file in files[:count]:
+        images = [frame.image for frame in open_video(file)]
+        side = size or images[0].shape[0]
+        if len(images) != frames or images[0].shape != (side, side, 3):
+            shape = f"{len(images)} frames of {images[0].shape[1]} x {images[0].shape[0]} px"
+            raise InputError(f"{file} has {shape}, expected {frames} of {side} x {side}.")
+        items.append(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2))
+    return torch.stack(items)
+
+
+# The detector
+
+
+def add_detector(found: Parts, path: Path, challenge: Challenge | None) -> None:
+    """A trained detector as ONNX, and as safetensors with its player's YAML. Raises InputError where it cannot be."""
+    from safetensors.torch import save
+
+    from arena.export import export
+
+    opened = open_player(path, "detector")
+    config = opened.config.detector
+    frames = opened.player.frames
+    _check_size(opened, challenge, frames)
+    with tempfile.TemporaryDirectory() as folder:
+        written = export(path, Path(folder) / "detector.onnx")
+        onnx = (Path(folder) / "detector.onnx").read_bytes()
+    weights = {
+        f"{name}.{key}": value.contiguous()
+        for name, part in parts(opened.player).items()
+        if isinstance(part, torch.nn.Module)
+        for key, value in part.state_dict().items()
+        if is_weight(key, value)
+    }
+    keywords = {key: value for key, value in config.options.items() if key != "weights"}
+    player = {"name": config.short, **keywords}
+    made = _made(opened.marks, config.options)
+    found.add_detector(onnx, save(weights), player, made)
+    found.facts |= {"parameters": written["parameters"], "flops": written["flops"], "threshold": written["threshold"]}
+
+
+# What all of it says of itself
+
+
+def card_facts(path: Path) -> dict[str, Any]:
+    """What a run's own files say of its data and its scores: for the model card."""
+    root = next(folder for folder in (path, *path.resolve().parents) if (folder / "run.json").is_file())
+    facts: dict[str, Any] = {}
+    data = read_json(root / "data" / "data.json") if (root / "data" / "data.json").is_file() else {}
+    images = data.get("images", {}).get("train", {})
+    if images:
+        parts_of = ", ".join(f"{count} of {domain}" for domain, count in images.items())
+        facts["trained on"] = f"{data.get('name', 'a folder')}: {parts_of} (train split)"
+    if (root / "summary.json").is_file():
+        rounds = read_json(root / "summary.json").get("rounds", [])
+        if rounds:
+            facts["after"], facts["quality"] = rounds[-1].get("after"), rounds[-1].get("quality")
+            facts["round"] = rounds[-1].get("round")
+    return facts
+
+
+def _made(marks: dict[str, str], settings: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "method": marks["Method"], "settings": settings, "run": marks["Run"], "round": int(marks["Round"]),
+        "seed": int(marks["Seed"]),
+    }  # fmt: skip
+
+
+def _check_size(opened: Opened, challenge: Challenge | None, frames: int) -> None:
+    if challenge is None:
+        return
+    if opened.config.data.size != challenge.size:
+        raise InputError(
+            f"{opened.root} plays at {opened.config.data.size} px, the challenge at {challenge.size}. Train with "
+            f"--size {challenge.size}."
+        )
+    if frames not in (1, challenge.frames):
+        raise InputError(f"{opened.root} has clips of {frames} frames, the challenge of {challenge.frames}.")
+
+
+def _count(challenge: Challenge | None) -> int:
+    return challenge.fakes if challenge else COUNT
+
+
+def _config(path: Path) -> RunConfig:
+    from arena.run import stored_config
+
+    root = next((folder for folder in (path, *path.resolve().parents) if (folder / "run.json").is_file()), None)
+    if root is None:
+        raise InputError(f"{path} is no run, nor a file of one: there is no run.json.")
+    config = stored_config(root)
+    assert config is not None
+    return config
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}. Check the path.") from error
+
+
+def _bytes(data: bytes | Path) -> bytes:
+    return data if isinstance(data, bytes) else data.read_bytes()

@@ -1,0 +1,80 @@
+"""What is measured of a team's fakes beside the strangers' detectors: are they any good, and are they fakes?"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from arena.submission.standings import Row
+
+OUTSIDE = ("format", "mode", "depth", "interlace", "codec", "pix_fmt", "profile", "bytes", "bit_rate")  # of a file
+
+
+def measure(fakes: Tensor, reals: Tensor, train: Tensor, headers: list[Row], real_headers: list[Row]) -> Row:
+    """The figures of one team's fakes, against the secret reals and the public ones (uint8 N 3 s s or N F 3 s s).
+
+    `headers`, `real_headers`: what the files look like from outside, unread pictures, as the job `decode` tells.
+    """
+    from arena.metrics.copies import find_copies
+    from arena.metrics.features import RandomConv
+    from arena.metrics.header import header_auc
+    from arena.metrics.manifold import manifold_scores
+    from arena.metrics.quality import quality_panel
+
+    near, secret, public = stills(fakes), stills(reals), stills(train)
+    name, distance = next(iter(quality_panel().score(near, secret, public).items()))
+    extract = RandomConv(0, "cpu")
+    manifold = manifold_scores(extract(secret).numpy(), extract(near).numpy())
+    real, fake = (
+        [{k: h[k] for k in OUTSIDE if h.get(k) is not None} for h in some] for some in (real_headers, headers)
+    )
+    outside = header_auc(real, fake, *([str(i) for i in range(len(some))] for some in (real, fake)))
+    return {
+        "distance": {"name": name, **{key: distance[key] for key in ("value", "low", "high", "floor")}},
+        "coverage": _estimate(manifold["coverage"]), "density": _estimate(manifold["density"]),
+        "copied": _estimate(find_copies(near, public, secret).share),
+        "container_auc": None if outside is None else _estimate(outside), "n": len(fakes),
+    }  # fmt: skip
+
+
+def twins(fakes: Tensor, others: Tensor, reals: Tensor) -> Row:
+    """The share of a team's fakes that are near-duplicates of another team's."""
+    from arena.metrics.copies import find_copies
+
+    return {"share": find_copies(stills(fakes), stills(others), stills(reals)).share[0]}
+
+
+def house_scores(others: Sequence[Tensor], fakes: Tensor, reals: Tensor, train: Tensor) -> Row:
+    """Logits of a team's fakes and of the reals, by a spectrum detector that never saw this team's fakes."""
+    from arena import build
+    from arena.config import player
+    from arena.data.feeds import Labelled, Store
+    from arena.match import logits
+    from arena.submission.house import eigenfaces
+    from arena.training import Feed
+
+    pool = list(others) or [eigenfaces(train, len(train), torch.Generator().manual_seed(0))]
+
+    def store(images: Tensor) -> Store:
+        flat = images.flatten(0, -4)
+        return Store(flat.numpy(), range(len(flat)))
+
+    detector = build.build(player("detector", "detect", {"name": "spectrum"}, {}), 0, "house")
+    device, fabric = torch.device("cpu"), build.fabric("cpu", "32-true")
+    data = Labelled([store(train)], [store(some) for some in pool], [], 128, 0.0, "house")
+    for _ in detector.fit(fabric, Feed(data, 0, 40, device)):
+        pass
+    frames = 1 if fakes.ndim == 4 else fakes.shape[1]
+    found = {}
+    for name, images in (("fakes", fakes), ("reals", reals)):
+        found[name] = logits(detector, [store(images)], device).reshape(-1, frames).mean(1).tolist()
+    return found
+
+
+def _estimate(interval: Sequence[float]) -> Row:
+    return dict(zip(("value", "low", "high"), map(float, interval), strict=True))
+
+
+def stills(images: Tensor) -> Tensor:
+    """Images as they are; of a clip the frame in the middle."""
+    return images if images.ndim == 4 else images[:, images.shape[1] // 2]
