@@ -297,7 +297,7 @@ class Event:
         """Logits of the images in their order, shown in one that only the private part knows: reals and fakes of all
         teams are mixed, so that neither a batch nor a place in the row tells anything."""
         assert entry.folder
-        order = torch.randperm(len(images), generator=rng(self.keys.secrets["private"], entry.sha256, len(images)))
+        order = torch.randperm(len(images), generator=rng(self.keys.judge, entry.sha256, len(images)))
         place = self.work / f"images-{entry.sha256[:8]}.npy"
         try:
             with atomic(place, durable=False) as file:

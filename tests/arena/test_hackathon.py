@@ -288,3 +288,49 @@ def test_packing_what_does_not_fit_says_so(event, place, tmp_path):
     assert "team" in arena(*team, "<b>x</b>", code=2)
     (tmp_path / "b.zip").write_bytes(b"")
     assert "exists" in arena(*team, "Aurora", code=2)
+
+
+def test_weights_and_settings_alone_say_what_the_graph_says(event, place, challenge, tmp_path):
+    """The same detector as safetensors with its YAML, without the ONNX: the lab's own net is built and scores alike."""
+    from arena.submission.archive import write_zip
+    from arena.submission.check import check, run_detector
+
+    with zipfile.ZipFile(place / "submissions" / "aurora.zip") as file:
+        members = {name: file.read(name) for name in file.namelist() if name != "detector.onnx"}
+    said = json.loads(members.pop("submission.json"))
+    said["files"] = {name: hashlib.sha256(data).hexdigest() for name, data in members.items()}
+    write_zip(tmp_path / "nets.zip", {**members, "submission.json": json.dumps(said).encode()})
+    found = check(tmp_path / "nets.zip", challenge, tmp_path / "nets")
+    both = check(place / "submissions" / "aurora.zip", challenge, tmp_path / "both")
+    assert found.problems == both.problems == []
+    images = tmp_path / "images.npy"
+    np.save(images, found.items[:20])
+    net, graph = (run_detector(folder, [images], challenge.limits)[0] for folder in (found.folder, both.folder))
+    assert np.allclose(net, graph, atol=1e-3)
+    assert np.ptp(net) > 0.1
+
+
+def test_clips_are_packed_and_scored_like_images(tmp_path):
+    pytest.importorskip("av")
+    config = {
+        "title": "Moving", "fakes": 10, "codec": "c23", "floors": {"coverage": 0},
+        "data": {"source": "faces-clips", "size": SIZE, "frames": 3, "train": 20, "val": 4, "judge": 6},
+    }  # fmt: skip
+    made = challenges.make(ChallengeConfig.model_validate(config), tmp_path / "challenge")
+    public = tmp_path / "challenge" / "public"
+    assert made.frames == 3
+    assert sorted((public / "train" / "a").iterdir())[0].suffix == ".mp4"
+    arena("run", "--generator", "faceswap", "--detector", "cnn_lstm", "--preset", "smoke", "--data", public / "train",
+          "--set", "rounds=1", "--set", "generator_steps=2", "--set", "detector_steps=12", "--set", "baseline=null",
+          "--out", tmp_path / "run")  # fmt: skip
+    (tmp_path / "zips").mkdir()
+    arena(
+        "submit", "pack", tmp_path / "run", "--team", "Movers", "--challenge", public, "--out", tmp_path / "zips/m.zip"
+    )
+    (tmp_path / "zips" / "s.zip").write_bytes((public / "sample_submission.zip").read_bytes())
+    arena("submit", "score", tmp_path / "challenge", tmp_path / "zips", "--out", tmp_path / "board")
+    board = json.loads((tmp_path / "board" / "board.json").read_text())
+    assert {team["team"]: team["status"] for team in board["teams"]}["Sample"] == "scored"
+    found = row(board, "detection", "Movers")
+    assert found["auc"]["n_fake"] == 10  # the clips of the other team
+    assert found["auc"]["n_real"] == 12
