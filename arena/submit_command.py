@@ -38,8 +38,18 @@ arena submit pack --scores scores.csv --team Aurora --challenge challenge/public
 @click.option("--challenge", "folder", metavar="DIR", type=FILE, help="The challenge's public part: counts and sizes.")
 @click.option("--track", type=click.Choice(["generation", "detection"]), help="This track alone. [all there is]")
 @click.option("--fakes", metavar="DIR", type=FILE, help="Hand in these images instead of a run's.")
-@click.option("--detector", metavar="CHECKPOINT", type=FILE, help="Hand in this detector instead of the run's.")
-@click.option("--scores", metavar="CSV", type=FILE, help="Hand in scores of the test images, and keep the model.")
+@click.option(
+    "--detector",
+    metavar="CHECKPOINT",
+    type=FILE,
+    help="Hand in this detector (a run, a save of one, or an .onnx) instead of the run's.",
+)
+@click.option(
+    "--scores",
+    metavar="CSV",
+    type=FILE,
+    help="Hand in scores of the test images (id,score, or what `arena detect` wrote).",
+)
 @click.option("--count", type=click.IntRange(1, 20_000), help="Fakes, where no challenge says how many. [200]")
 @click.option("--licence", default="", metavar="TEXT", help="The licence of what you hand in.")
 @click.option("--data", default="", metavar="TEXT", help="What it was trained on. [what the run says]")
@@ -67,6 +77,8 @@ def pack(run: Path | None, folder: Path | None, device: str, as_json: bool, **op
     tracks = " and ".join(found["tracks"])
     click.echo(f"{found['out']}: {tracks}, {found['files']} files, {found['bytes'] / 1e6:.1f} MB")
     click.echo(f"sha256 {found['sha256']}")
+    for note in found["notes"]:
+        click.echo(f"note: {note}", err=True)
 
 
 @submit.command(epilog=example("arena submit check aurora.zip --challenge challenge/public"))
@@ -144,6 +156,38 @@ def score(folder: Path, submissions: Path, out: Path, as_json: bool) -> None:
     click.echo(f"Leaderboard: {out / 'leaderboard.html'}")
 
 
+@submit.command(epilog=example("""
+arena submit bundle challenge/ --format codabench --out bundle.zip
+arena submit bundle challenge/ --field aurora.zip --image registry.example.org/arena:1 --out bundle.zip
+"""))  # fmt: skip
+@click.argument("folder", metavar="CHALLENGE", type=FILE)
+@click.option("--format", "form", type=click.Choice(["codabench"]), default="codabench", show_default=True)
+@click.option("--out", required=True, metavar="ZIP", type=FILE, help="The bundle to write; it must not exist.")
+@click.option("--field", multiple=True, metavar="ZIP", type=FILE,
+              help="A submission that all others are met with (repeatable). [the sample]")  # fmt: skip
+@click.option("--image", metavar="NAME", help="The workers' Docker image, with this package. [one on localhost:5000]")
+@click.option("--start", metavar="DATE", type=click.DateTime(["%Y-%m-%d"]), help="First day (UTC). [today]")
+@click.option("--end", metavar="DATE", type=click.DateTime(["%Y-%m-%d"]), help="Day of the end. [none]")
+@as_json_option
+def bundle(
+    folder: Path, form: str, out: Path, field: tuple[Path, ...], image: str | None, start: Any, end: Any, as_json: bool
+) -> None:
+    """Make a competition bundle for Codabench, which scores each submission against a field as it comes."""
+    from arena.submission import codabench as work
+
+    found = work.bundle(
+        folder, out, field=field, image=image or work.IMAGE, start=start.date() if start else None,
+        end=end.date() if end else None,
+    )  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    click.echo(
+        f"{out}: {found['bytes'] / 1e6:.1f} MB, {len(found['columns'])} columns, field: {', '.join(found['field'])}"
+    )
+    click.echo(f"Docker image of the workers: {found['image']}")
+
+
 @contextmanager
 def stages(quiet: bool) -> Iterator[Any]:
     """A line for each stage of a long work on a terminal, moved on as it goes; nothing elsewhere."""
@@ -176,7 +220,7 @@ def print_board(board: dict[str, Any]) -> None:
     for title, table, key in (
         ("Generation (fooled: 1 = every detector at chance)", "generation", "fooled"),
         ("Detection (AUC over the other teams' fakes)", "detection", "auc"),
-        ("Scores handed in (AUC on the test images)", "scores", "auc"),
+        ("On the test images (AUC; scores handed in, and models)", "scores", "auc"),
     ):
         if not board[table]:
             continue

@@ -1,23 +1,24 @@
 """Which images are copies of known ones: handed in as they are, or lightly edited.
 
 An image, less a sixteenth at each edge, is described by its colours at 8 x 8 and 16 x 16 px, less their local mean,
-each channel standardised: light, contrast and colour balance fall out, and fine grain never enters. Its distance to a known image is 1 - the correlation
-of the two; of the known image as it is, turned by 3 degrees either way and cropped to 90 % at 25 places, and of the
-image and its mirror image, the nearest count. No network, nothing learnt.
+each channel standardised: light, contrast and colour balance fall out, and fine grain never enters. Its distance to a
+known image is 1 - the correlation of the two; of the known image as it is, turned by 3 degrees either way and cropped
+to 90 % at 25 places, and of the image and its mirror image, the nearest count. No network, nothing learnt.
 
 How near is too near depends on the domain (faces are all alike), so the threshold comes from there: half of the
 distance that the nearest 5 % of honest images stay within, and no more than the nearest 1 % do.
 
-Found, at least 95 of 100 (docs/results/copies.md): copies after JPEG (quality 75; 50 from 64 px on), brightness +-20 %,
-a brighter channel, mirroring, a crop of 90 %, a turn of 3 degrees, blur (sigma 1 px), noise (sd 8 of 255), half size
-and back, or flip, brightness and JPEG one after the other. Left alone, at least 99 of 100: other reals of the domain,
-samples of their principal components, the fakes of CycleGAN, ALAE and the face swap after short trainings.
+Found, at least 95 of 100, on embedded faces and photographs (docs/results/copies.md): copies after JPEG (quality 50),
+brightness +-20 %, a brighter channel, mirroring, a crop to the middle 90 %, a turn of 3 degrees, blur (sigma 1 px),
+noise (sd 8 of 255), half size and back; from 64 px on also after flip, brightness and JPEG together. Left alone, at
+least 99 of 100: other reals of the domain, samples of their principal components, the fakes of CycleGAN, ALAE and the
+face swap after short trainings.
 
-Not found: copies in grey, crops to 80 %, turns of 8 degrees, pictures glued together. Not told apart: a copy and a
-translation that repaints little; of exact swaps that differ from their source by the face alone, 3 in 100 are called
-copies, and a generator that hardly changes its source will be. Look at the pairs before you accuse. In a domain of
-near-duplicates (turning objects, frames of one film) honest images are as near as edited copies, the threshold is low,
-and little but copies as they are is found.
+Not found, or half of the time: copies in grey, crops to 80 %, turns of 8 degrees, many edits at once, pictures glued
+together. Not told apart: a copy and a translation that repaints little. Of exact swaps, which differ from their source
+by the face alone, about 2 in 100 are called copies; a generator that hardly changes its source will be. Look at the
+pairs before you accuse. In a domain of near-duplicates (turning objects, frames of one film) honest images are as near
+as edited copies: the threshold is low, few edited copies are found, and some 4 in 100 honest images are called copies.
 """
 
 from dataclasses import dataclass

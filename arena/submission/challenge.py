@@ -38,6 +38,7 @@ from arena.submission.schema import Challenge, Floors, Limits, Track
 
 Progress = Callable[[int, int], None]
 BITS = 62  # of a secret
+LITTER = (".DS_Store", "Thumbs.db", "desktop.ini")  # what file managers leave behind
 SAMPLE = "Sample"  # the team of the sample submission
 
 
@@ -151,19 +152,36 @@ def open_keys(folder: Path, challenge: Challenge) -> Keys:
     keys = Keys(**{key: value[key] for key in wanted})
     if keys.challenge != challenge.id:
         raise InputError(f"{private} belongs to challenge {keys.challenge}, the public part to {challenge.id}.")
-    if digest(manifest(private / "judge")) != keys.judge:
-        raise InputError(f"{private / 'judge'} is not what the challenge was made with. Restore its files.")
-    if digest(manifest(folder / "public", but="manifest.csv")) != keys.public:
-        raise InputError(f"{folder / 'public'} is not what the challenge was made with. Restore its files.")
+    for place, listing, made in (
+        (private / "judge", private / "judge.csv", keys.judge),
+        (folder / "public", folder / "public" / "manifest.csv", keys.public),
+    ):
+        found = manifest(place, but="manifest.csv")
+        if digest(found) != made:
+            raise InputError(f"{place} is not what the challenge was made with{_odd(found, listing)}. Restore it.")
     return keys
 
 
+def _odd(found: list[list[Any]], listing: Path) -> str:
+    """Which file was added, is missing or altered, as far as the listing (file[,sha256]) tells."""
+    try:
+        rows = list(csv.DictReader(io.StringIO(listing.read_text())))
+    except OSError:
+        return ""
+    known, here = {row["file"]: row.get("sha256") for row in rows}, {name: sha for name, sha, _ in found}
+    for what, names in (("missing", known.keys() - here.keys()), ("added", here.keys() - known.keys())):
+        if names:
+            return f" ({min(names)} is {what})"
+    altered = [name for name, sha in here.items() if known[name] and known[name] != sha]
+    return f" ({altered[0]} is altered)" if altered else ""
+
+
 def manifest(folder: Path, but: str = "") -> list[list[Any]]:
-    """[file, sha256, bytes] of all files below a folder, by name; the one named `but` is left out."""
+    """[file, sha256, bytes] of all files below a folder, by name, but `but` and what file managers leave behind."""
     rows = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
-        if name != but:
+        if name != but and path.name not in LITTER:
             with path.open("rb") as file:
                 rows.append([name, hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size])
     return rows
@@ -282,7 +300,7 @@ def _rules(challenge: Challenge) -> str:
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, autoescape=False,
     )  # fmt: skip
-    return environment.get_template("rules.md.j2").render(c=challenge)
+    return environment.get_template("rules.md.j2").render(c=challenge) + "\n"
 
 
 def _rows(header: list[str], rows: list[list[Any]]) -> str:

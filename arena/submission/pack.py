@@ -3,7 +3,9 @@
 Packing the same things twice gives the same bytes: names are sorted, dates fixed, and no measured time is in it.
 """
 
+import csv
 import hashlib
+import io
 import json
 import tempfile
 from collections.abc import Callable
@@ -29,7 +31,7 @@ from arena.round import Way, ways
 from arena.seeds import rng
 from arena.submission import archive
 from arena.submission.media import preview, write_item
-from arena.submission.schema import VERSION, Challenge, Submission
+from arena.submission.schema import TEAM, TEAM_NAME, VERSION, Challenge, Submission
 from arena.training import place, to_float, to_uint8
 
 Progress = Callable[[int, int], None]
@@ -51,6 +53,7 @@ class Parts:
     generator: dict[str, Any] | None = None
     detector: dict[str, Any] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def add_fakes(self, items: Tensor, marks: dict[str, str], generator: dict[str, Any]) -> None:
         """Fakes, uint8 N 3 s s or N F 3 s s."""
@@ -68,6 +71,12 @@ class Parts:
     def add_scores(self, data: bytes, detector: dict[str, Any]) -> None:
         self.files["scores.csv"] = data
         self.detector = detector
+        self.tracks.append("detection")
+
+    def add_onnx(self, onnx: bytes) -> None:
+        """A model of any framework, as `arena export` would have written it."""
+        self.files["detector.onnx"] = onnx
+        self.detector = {"method": "a model of the team's own"}
         self.tracks.append("detection")
 
     def add_detector(self, onnx: bytes, weights: bytes, player: dict[str, Any], detector: dict[str, Any]) -> None:
@@ -105,11 +114,13 @@ def pack(
     if out.exists():
         raise InputError(f"{out} exists already. Delete it or choose another name.")
     size = challenge.size if challenge else None
-    found = Parts(team, licence, data)
+    found = Parts(check_team(team), licence, data)
     wanted = (track,) if track else ("generation", "detection")
     if "generation" in wanted and fakes is not None:
         asked = count or (challenge.fakes if challenge else None)
         items = read_fakes(fakes, size, challenge.frames if challenge else 1, asked)
+        if asked is not None and (there := pictures_in(fakes, challenge)) > asked:
+            found.notes.append(f"{asked} of {there} files in {fakes} were taken, the first by their names")
         marks = {"Synthetic": "true", "Source": "deepfake-arena", "Method": "given", "Run": "none", "Seed": "none"}
         found.add_fakes(items, marks, {"method": "given"})
     elif "generation" in wanted and run is not None and _config(run).generator is not None:
@@ -117,10 +128,14 @@ def pack(
         found.add_fakes(items, marks, made)
         found.facts |= card_facts(run)
     if "detection" in wanted and scores is not None:
-        found.add_scores(_read(scores), {"method": "kept by the team"})
+        found.add_scores(as_scores(_read(scores)), {"method": "kept by the team"})
+    elif "detection" in wanted and detector is not None and detector.suffix.lower() == ".onnx":
+        found.add_onnx(_read(detector))
     elif "detection" in wanted and (detector or run) is not None:
-        add_detector(found, detector or run, challenge)  # type: ignore[arg-type]
-        found.facts |= card_facts(detector or run)  # type: ignore[arg-type]
+        trained = detector or run
+        assert trained is not None
+        add_detector(found, trained, challenge, progress)
+        found.facts |= card_facts(trained)
     if not found.tracks:
         raise InputError("nothing to pack: give a RUN, --fakes DIR, --detector CHECKPOINT or --scores FILE.")
     found.data = found.data or found.facts.get("trained on") or "not said"
@@ -138,7 +153,7 @@ def pack(
     return {
         "out": str(out), "team": team, "tracks": found.tracks, "files": len(found.files) + 2,
         "bytes": out.stat().st_size, "sha256": hashlib.sha256(out.read_bytes()).hexdigest(), "fakes": found.fakes,
-        "generator": found.generator, "detector": found.detector,
+        "generator": found.generator, "detector": found.detector, "notes": found.notes,
     }  # fmt: skip
 
 
@@ -172,6 +187,16 @@ def card(found: Parts, challenge: Challenge | None) -> str:
         lstrip_blocks=True, autoescape=False,
     )  # fmt: skip
     return environment.get_template("card.md.j2").render(p=found, c=challenge, version=arena.__version__)
+
+
+def check_team(team: str) -> str:
+    """A name that can stand on a board. Raises InputError."""
+    if len(team) > TEAM_NAME or not TEAM.fullmatch(team) or team != team.strip():
+        raise InputError(
+            f"--team {archive.printable(team)}: expected at most {TEAM_NAME} letters, digits, spaces and .,'&+!-_ "
+            "alone, beginning with a letter or digit."
+        )
+    return team
 
 
 # Fakes
@@ -258,6 +283,15 @@ def read_fakes(folder: Path, size: int | None, frames: int, count: int | None) -
     return torch.stack(items)
 
 
+def pictures_in(folder: Path, challenge: Challenge | None) -> int:
+    """How many pictures (or, for a challenge of clips, videos) lie in a folder."""
+    from arena.data.layouts import existing_folder, walk
+
+    if challenge and challenge.frames > 1:
+        return len(list(folder.glob("*.mp4")))
+    return len(walk(existing_folder(folder))[0])
+
+
 def _read_clips(folder: Path, size: int | None, frames: int, count: int | None) -> Tensor:
     from arena.data.splits import natural
     from arena.faces.video import open_video
@@ -279,7 +313,7 @@ def _read_clips(folder: Path, size: int | None, frames: int, count: int | None) 
 # The detector
 
 
-def add_detector(found: Parts, path: Path, challenge: Challenge | None) -> None:
+def add_detector(found: Parts, path: Path, challenge: Challenge | None, progress: Progress | None = None) -> None:
     """A trained detector as ONNX, and as safetensors with its player's YAML. Raises InputError where it cannot be."""
     from safetensors.torch import save
 
@@ -290,7 +324,7 @@ def add_detector(found: Parts, path: Path, challenge: Challenge | None) -> None:
     frames = opened.player.frames
     _check_size(opened, challenge, frames)
     with tempfile.TemporaryDirectory() as folder:
-        written = export(path, Path(folder) / "detector.onnx")
+        written = export(path, Path(folder) / "detector.onnx", progress=progress)
         onnx = (Path(folder) / "detector.onnx").read_bytes()
     weights = {
         f"{name}.{key}": value.contiguous()
@@ -304,6 +338,18 @@ def add_detector(found: Parts, path: Path, challenge: Challenge | None) -> None:
     made = _made(opened.marks, config.options)
     found.add_detector(onnx, save(weights), player, made)
     found.facts |= {"parameters": written["parameters"], "flops": written["flops"], "threshold": written["threshold"]}
+
+
+def as_scores(data: bytes) -> bytes:
+    """`id,score` as it is; out of the table of `arena detect`, the file names' stems and the probabilities."""
+    try:
+        rows = list(csv.DictReader(io.StringIO(data.decode())))
+    except (UnicodeDecodeError, csv.Error):
+        return data  # the check says what is wrong with it
+    if not rows or not {"path", "probability"} <= rows[0].keys():
+        return data
+    lines = [f"{Path(row['path'] or '').stem},{row['probability']}" for row in rows]
+    return "\n".join(["id,score", *lines, ""]).encode()
 
 
 # What all of it says of itself

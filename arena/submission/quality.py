@@ -28,7 +28,8 @@ def measure(fakes: Tensor, reals: Tensor, train: Tensor, headers: list[Row], rea
     real, fake = (
         [{k: h[k] for k in OUTSIDE if h.get(k) is not None} for h in some] for some in (real_headers, headers)
     )
-    outside = header_auc(real, fake, *([str(i) for i in range(len(some))] for some in (real, fake)))
+    names = [str(i) for i in range(max(len(real), len(fake)))]
+    outside = header_auc(real, fake, names[: len(real)], names[: len(fake)])
     return {
         "distance": {"name": name, **{key: distance[key] for key in ("value", "low", "high", "floor")}},
         "coverage": _estimate(manifold["coverage"]), "density": _estimate(manifold["density"]),

@@ -12,7 +12,7 @@ Track = Literal["generation", "detection"]
 TEAM_NAME = 60  # characters at most
 DETECTOR_FILES = ("detector.onnx", "detector.safetensors", "detector.yaml")
 FILES = ("submission.json", "MODEL_CARD.md", "preview.png", "scores.csv", *DETECTOR_FILES)
-_TEAM = re.compile(r"\w[\w .,'&+!-]*")  # letters of any script
+TEAM = re.compile(r"\w[\w .,'&+!-]*")  # letters of any script
 _FAKE = re.compile(r"fakes/[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.(png|mp4)")
 
 
@@ -33,8 +33,8 @@ class Limits(Strict):
 class Floors(Strict):
     """What fakes must reach to be ranked, so that neither noise nor copies of the public reals can win."""
 
-    coverage: float = Field(0.1, ge=0, le=1, description="share of reals with a fake among their near ones, at least")
-    copied: float = Field(0.05, ge=0, le=1, description="share of fakes that copy a public real, at most")
+    coverage: float = Field(0.05, ge=0, le=1, description="share of reals with a fake among their near ones, at least")
+    copied: float = Field(0.1, ge=0, le=1, description="share of fakes that copy a public real, at most")
 
 
 class Challenge(Strict):
@@ -97,7 +97,7 @@ class Submission(Strict):
     @field_validator("team")
     @classmethod
     def _visible(cls, team: str) -> str:
-        if team != team.strip() or not _TEAM.fullmatch(team):
+        if team != team.strip() or not TEAM.fullmatch(team):
             raise ValueError("expected letters, digits, spaces and .,'&+!-_ alone, beginning with a letter or digit")
         return team
 
@@ -114,4 +114,4 @@ def allowed(name: str) -> str | None:
     """None for a name that a submission may hold, else why not."""
     if name in FILES or _FAKE.fullmatch(name):
         return None
-    return f"no file of a submission. Expected {', '.join(FILES)}, or fakes/NAME.png (.mp4)"
+    return "no file of a submission (RULES.md names them)"

@@ -107,9 +107,14 @@ class Event:
     # 1: the checks
 
     def checked(self, zips: Sequence[Path]) -> list[Entry]:
-        entries = []
+        entries: list[Entry] = []
         for i, path in enumerate(zips):
-            entries.append(self.entry(path))
+            entry = self.entry(path)
+            twin = next((other for other in entries if entry.sha256 and other.sha256 == entry.sha256), None)
+            if twin:
+                twin.notes.append(f"{printable(path.name)} is the same file, and was left out")
+            else:
+                entries.append(entry)
             self.progress("checking", i + 1, len(zips))
         names = [entry.team.casefold() for entry in entries]
         for entry, name in zip(entries, names, strict=True):

@@ -92,7 +92,7 @@ def test_honest_generators_are_left_alone(faces):
     restyled = render(3, range(80), 64, style="dark").image  # the same pictures with dark hair
     changed = (restyled.float() - bank.float()).abs().mean((1, 2, 3)) > 8
     assert changed.sum() > 40
-    assert find_copies(restyled[changed], bank, honest).is_copy.mean() <= 0.1
+    assert find_copies(restyled[changed], bank, honest).is_copy.mean() <= 0.05
     flat = bank.flatten(1).double()
     _, spread, axes = torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
     drawn = torch.randn(200, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import random
 import zipfile
 from pathlib import Path
 
@@ -45,6 +46,14 @@ def write_folder(folder: Path, images: torch.Tensor) -> Path:
 def read_folder(folder: Path) -> torch.Tensor:
     files = sorted(folder.rglob("*.png"))
     return torch.from_numpy(np.stack([np.array(Image.open(file)) for file in files])).permute(0, 3, 1, 2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _same_secrets():
+    """Secrets that are drawn alike in every run of the tests, and never twice."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(challenges.secrets, "randbits", random.Random(0).getrandbits)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -313,7 +322,7 @@ def test_weights_and_settings_alone_say_what_the_graph_says(event, place, challe
 def test_clips_are_packed_and_scored_like_images(tmp_path):
     pytest.importorskip("av")
     config = {
-        "title": "Moving", "fakes": 10, "codec": "c23", "floors": {"coverage": 0},
+        "title": "Moving", "fakes": 10, "codec": "c23", "floors": {"coverage": 0, "copied": 1},
         "data": {"source": "faces-clips", "size": SIZE, "frames": 3, "train": 20, "val": 4, "judge": 6},
     }  # fmt: skip
     made = challenges.make(ChallengeConfig.model_validate(config), tmp_path / "challenge")
@@ -334,3 +343,46 @@ def test_clips_are_packed_and_scored_like_images(tmp_path):
     found = row(board, "detection", "Movers")
     assert found["auc"]["n_fake"] == 10  # the clips of the other team
     assert found["auc"]["n_real"] == 12
+
+
+def test_a_model_of_another_framework_is_packed(event, place, tmp_path):
+    model = tmp_path / "mine.onnx"
+    model.write_bytes(hostile.onnx_model())
+    public = place / "challenge" / "public"
+    arena("submit", "pack", "--challenge", public, "--team", "Own", "--detector", model, "--out", tmp_path / "own.zip")
+    with zipfile.ZipFile(tmp_path / "own.zip") as file:
+        assert file.read("detector.onnx") == model.read_bytes()
+        assert "model of the team's own" in file.read("MODEL_CARD.md").decode()
+
+
+def test_scores_may_be_what_detect_wrote(event, place, challenge, tmp_path):
+    public = place / "challenge" / "public"
+    arena("detect", place / "good", public / "test", "--out", tmp_path / "found.csv")
+    arena("submit", "pack", "--challenge", public, "--team", "Kept", "--scores", tmp_path / "found.csv", "--out",
+          tmp_path / "kept.zip")  # fmt: skip
+    with zipfile.ZipFile(tmp_path / "kept.zip") as file:
+        lines = file.read("scores.csv").decode().splitlines()
+    assert lines[0] == "id,score"
+    assert len(lines) == 1 + challenge.n_test
+
+
+def test_the_same_zip_twice_counts_once(event, place, tmp_path):
+    zips = tmp_path / "zips"
+    zips.mkdir()
+    for name in ("a", "b"):
+        (zips / f"{name}.zip").write_bytes((place / "submissions" / "aurora.zip").read_bytes())
+    board = scoring.score(place / "challenge", zips, tmp_path / "board")
+    assert [team["file"] for team in board["teams"]] == ["a.zip"]
+    assert "same file" in board["teams"][0]["notes"][0]
+
+
+def test_what_a_file_manager_left_is_no_change_and_a_change_is_named(place, challenge, tmp_path):
+    import shutil
+
+    shutil.copytree(place / "challenge", tmp_path / "copy")
+    (tmp_path / "copy" / "public" / ".DS_Store").write_bytes(b"x")
+    found = challenges.open_challenge(tmp_path / "copy")
+    challenges.open_keys(tmp_path / "copy", found)
+    (tmp_path / "copy" / "public" / "train" / "a" / "00000.png").write_bytes(b"x")
+    with pytest.raises(challenges.InputError, match=r"train/a/00000.png is altered"):
+        challenges.open_keys(tmp_path / "copy", found)
