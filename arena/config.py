@@ -4,7 +4,7 @@ import difflib
 import inspect
 import re
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -92,6 +92,7 @@ class RunConfig(Strict):
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     save_seconds: float = Field(60.0, ge=0, description="between two saves of a fit")
     workers: int = Field(0, ge=0, description="processes that read batches ahead")
+    allow_leak: bool = Field(False, description="go on although the audit finds that the container tells the label")
 
     @property
     def command(self) -> str:
@@ -156,9 +157,11 @@ class _Strict(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=deep) for key, _ in node.value]  # type: ignore[no-untyped-call]
-        twice = [key for key in keys if keys.count(key) > 1]
-        if twice:
-            raise yaml.YAMLError(f"key {twice[0]!r} stands twice{node.start_mark}")
+        seen: set[Any] = set()
+        for key in keys:
+            if isinstance(key, Hashable) and key in seen:
+                raise yaml.YAMLError(f"key {key!r} stands twice{node.start_mark}")
+            seen.update([key] if isinstance(key, Hashable) else [])
         return super().construct_mapping(node, deep)
 
 

@@ -23,8 +23,8 @@ from arena.submission.archive import Problem, printable
 from arena.submission.schema import Challenge, Limits, Submission, allowed
 
 MOST_TEXT = 5_000_000  # bytes of submission.json, of a CSV or of a YAML
-MOST_PREVIEW = 2000  # px a side
-TRIAL = 3  # images that a detector is tried on
+MOST_SETTINGS = 100_000  # bytes of detector.yaml
+TRIAL = 33  # images that a detector is tried on: more than a batch
 BATCH_TOLERANCE = 1e-3  # how far a logit may move with its neighbours in a batch, of the largest logit
 
 
@@ -100,7 +100,7 @@ def read_submission(found: Checked) -> Submission | None:
         found.wrong("submission.json", "is missing. Pack with `arena submit pack`.")
         return None
     try:
-        value = json.loads(_text(file), parse_constant=_no_constant, object_pairs_hook=_no_twice)
+        value = json.loads(_text(file), parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_no_twice)
         if not isinstance(value, dict):
             raise ValueError(f"expected an object, found {type(value).__name__}")
         submission: Submission = validate(Submission, value, "submission.json")
@@ -125,9 +125,15 @@ def agree(found: Checked, challenge: Challenge | None) -> None:
         if sha256(here[name]) != said.files[name]:
             wrong(name, "is not the file that submission.json lists (another sha256). Pack it again.")
             break
-    for name in ("MODEL_CARD.md",):
-        if name not in here:
-            wrong(name, "is missing: say what it is, what it was trained on, its limits.")
+    if "MODEL_CARD.md" not in here:
+        wrong("MODEL_CARD.md", "is missing: say what it is, what it was trained on, its limits.")
+    else:
+        try:
+            _text(here["MODEL_CARD.md"])
+        except ValueError:
+            wrong("MODEL_CARD.md", f"expected a text in UTF-8 of at most {MOST_TEXT / 1e6:g} MB.")
+    if "preview.png" in here and here["preview.png"].open("rb").read(8) != b"\x89PNG\r\n\x1a\n":
+        wrong("preview.png", "is no PNG. Pack it anew, or leave it out.")
     fakes = [name for name in here if name.startswith("fakes/")]
     models = [name for name in here if name.startswith("detector.")]
     if ("generation" in said.tracks) != bool(fakes) or (said.fakes is None) == bool(fakes):
@@ -234,7 +240,7 @@ def run_detector(folder: Path, images: list[Path], limits: Limits, count: int = 
     else:
         job, reads = "net", [folder / "detector.safetensors"]
         try:
-            player = parse_yaml(_text(folder / "detector.yaml"), "detector.yaml")
+            player = parse_yaml(_text(folder / "detector.yaml", MOST_SETTINGS), "detector.yaml")
         except (InputError, ValueError) as error:
             raise sandbox.Refused(printable(str(error), 300)) from error
         name = player.pop("name", None)
@@ -297,14 +303,19 @@ def _trial(size: int, frames: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
-def _text(file: Path) -> str:
-    if file.stat().st_size > MOST_TEXT:
-        raise ValueError(f"{file.name} is larger than {MOST_TEXT / 1e6:g} MB")
+def _text(file: Path, most: int = MOST_TEXT) -> str:
+    if file.stat().st_size > most:
+        raise ValueError(f"{file.name} is larger than {most / 1e6:g} MB")
     return file.read_bytes().decode("utf-8")
 
 
 def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _no_constant(text[:20])
 
 
 def _no_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

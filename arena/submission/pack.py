@@ -31,7 +31,7 @@ from arena.round import Way, ways
 from arena.seeds import rng
 from arena.submission import archive
 from arena.submission.media import preview, write_item
-from arena.submission.schema import TEAM, TEAM_NAME, VERSION, Challenge, Submission
+from arena.submission.schema import TEAM_RULE, VERSION, Challenge, Submission, is_team
 from arena.training import place, to_float, to_uint8
 
 Progress = Callable[[int, int], None]
@@ -191,11 +191,8 @@ def card(found: Parts, challenge: Challenge | None) -> str:
 
 def check_team(team: str) -> str:
     """A name that can stand on a board. Raises InputError."""
-    if len(team) > TEAM_NAME or not TEAM.fullmatch(team) or team != team.strip():
-        raise InputError(
-            f"--team {archive.printable(team)}: expected at most {TEAM_NAME} letters, digits, spaces and .,'&+!-_ "
-            "alone, beginning with a letter or digit."
-        )
+    if not is_team(team):
+        raise InputError(f"--team {archive.printable(team)}: expected {TEAM_RULE}.")
     return team
 
 

@@ -1,6 +1,8 @@
 """What organisers and teams hand each other: challenge.json and submission.json, their limits and their file names."""
 
+import json
 import re
+import unicodedata
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -10,9 +12,10 @@ from arena.config import Strict
 VERSION = 1
 Track = Literal["generation", "detection"]
 TEAM_NAME = 60  # characters at most
+TEAM_RULE = f"at most {TEAM_NAME} letters, digits, spaces and .,'&+!-_ alone, beginning with a letter or digit"
+MOST_SETTINGS = 20_000  # characters of a method's settings
 DETECTOR_FILES = ("detector.onnx", "detector.safetensors", "detector.yaml")
 FILES = ("submission.json", "MODEL_CARD.md", "preview.png", "scores.csv", *DETECTOR_FILES)
-TEAM = re.compile(r"\w[\w .,'&+!-]*")  # letters of any script
 _FAKE = re.compile(r"fakes/[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.(png|mp4)")
 
 
@@ -69,8 +72,19 @@ class Made(Strict):
     method: str = Field("unknown", max_length=80)
     settings: dict[str, object] = Field({})
     run: str = Field("", max_length=200)
-    round: int | None = None
-    seed: int | None = None
+    round: int | None = Field(None, ge=0, lt=10**6)
+    seed: int | None = Field(None, ge=0, lt=2**63)
+
+    @field_validator("settings")
+    @classmethod
+    def _small(cls, settings: dict[str, object]) -> dict[str, object]:
+        try:
+            size = len(json.dumps(settings, allow_nan=False))
+        except (ValueError, RecursionError) as error:
+            raise ValueError("settings that are too deep, or no finite numbers") from error
+        if size > MOST_SETTINGS:
+            raise ValueError(f"settings of {size} characters; at most {MOST_SETTINGS} are allowed")
+        return settings
 
 
 class Fakes(Strict):
@@ -97,9 +111,9 @@ class Submission(Strict):
     @field_validator("team")
     @classmethod
     def _visible(cls, team: str) -> str:
-        if team != team.strip() or not TEAM.fullmatch(team):
-            raise ValueError("expected letters, digits, spaces and .,'&+!-_ alone, beginning with a letter or digit")
-        return team
+        if not is_team(team):
+            raise ValueError(f"expected {TEAM_RULE}")
+        return unicodedata.normalize("NFC", team)
 
     @field_validator("files")
     @classmethod
@@ -108,6 +122,13 @@ class Submission(Strict):
         if bad is not None:
             raise ValueError(f"sha256 of {bad[:80]!r} is no 64 hexadecimal digits")
         return files
+
+
+def is_team(team: str) -> bool:
+    """Whether a name can stand on a board: letters and digits of any script, with their accents, and little else."""
+    if not team or len(team) > TEAM_NAME or team != team.strip() or unicodedata.category(team[0])[0] not in "LN":
+        return False
+    return all(unicodedata.category(letter)[0] in "LNM" or letter in " .,'&+!-_" for letter in team)
 
 
 def allowed(name: str) -> str | None:

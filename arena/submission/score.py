@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ from arena.submission.schema import Challenge, Submission
 from arena.submission.standings import HOUSE, Fakes, Judge, Row
 
 Progress = Callable[[str, int, int], None]  # what, done, total
+NEEDS = ("onnx", "onnxruntime")
 CONTROL = "jpeg-75"  # what reals are recompressed as, to find detectors that look at the codec
 
 
@@ -67,6 +69,9 @@ def score(folder: Path, submissions: Path, out: Path, progress: Progress | None 
     folder, submissions, out = folder.resolve(), submissions.resolve(), out.resolve()
     challenge = open_challenge(folder)
     keys = open_keys(folder, challenge)
+    missing = [name for name in NEEDS if "detection" in challenge.tracks and find_spec(name) is None]
+    if missing:
+        raise InputError(f"scoring detectors needs {' and '.join(missing)}: pip install 'deepfake-arena[export]'")
     if not submissions.is_dir():
         raise InputError(f"{submissions} is no folder. Give the one that the teams' zips lie in.")
     zips = sorted((p for p in submissions.iterdir() if p.suffix.lower() == ".zip"), key=lambda p: natural(p.name))
