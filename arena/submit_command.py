@@ -138,8 +138,9 @@ def challenge(config: str, out: Path, as_json: bool) -> None:
 @click.argument("folder", metavar="CHALLENGE", type=FILE)
 @click.argument("submissions", metavar="SUBMISSIONS", type=FILE)
 @click.option("--out", required=True, metavar="DIR", type=FILE, help="The board; an unfinished one is gone on with.")
+@click.option("--seconds", type=click.IntRange(5), help="What a job may take on this machine. [the challenge's]")
 @as_json_option
-def score(folder: Path, submissions: Path, out: Path, as_json: bool) -> None:
+def score(folder: Path, submissions: Path, out: Path, seconds: int | None, as_json: bool) -> None:
     """Check all zips in SUBMISSIONS, play every detector against every team's fakes, and write the leaderboard.
 
     No code of a stranger runs: models are ONNX or this package's own nets, in a limited process. Stopped and started
@@ -148,7 +149,7 @@ def score(folder: Path, submissions: Path, out: Path, as_json: bool) -> None:
     from arena.submission import score as work
 
     with stages(as_json) as progress:
-        board = work.score(folder, submissions, out, progress)
+        board = work.score(folder, submissions, out, progress, seconds)
     if as_json:
         click.echo(json.dumps(board, indent=1))
         return

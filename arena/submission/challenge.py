@@ -27,10 +27,11 @@ from torch import Tensor
 
 import arena
 from arena.config import EMBEDDED, LABELLED, DataConfig, Strict, read_named, validate
+from arena.data.codec import store_as
 from arena.data.source import Source, open_source
 from arena.errors import InputError
 from arena.files import atomic, read_json, write_json
-from arena.seeds import rng
+from arena.seeds import address, rng
 from arena.submission import archive
 from arena.submission.house import eigenfaces
 from arena.submission.media import write_item
@@ -95,14 +96,18 @@ def make(config: ChallengeConfig, out: Path, progress: Progress | None = None) -
         keys = {name: secrets.randbits(BITS) for name in ("public", "private", "test")}
         open_with = _opener(config, progress)
         train = open_with(keys["public"])
-        hidden = open_with(keys["private"]) if config.data.source in EMBEDDED else train
+        if config.data.source in EMBEDDED:
+            hidden = open_with(keys["private"])
+        else:
+            hidden = train
+            train.manifest = deal(train.manifest, config.data, keys["private"])
         challenge = Challenge(
             schema=1,
             id=f"{_slug(config.title)}-{secrets.token_hex(4)}",
             frames=hidden.frames,
             size=config.data.size,
             domains=train.domains if len(train.domains) > 1 else (),
-            data=str(train.summary.get("name", config.data.source)).rpartition("/")[2],
+            data=config.data.source if config.data.source in EMBEDDED else "pictures of the organisers'",
             n_test=0,
             made_by=f"deepfake-arena {arena.__version__}",
             **{key: getattr(config, key) for key in (
@@ -125,6 +130,36 @@ def make(config: ChallengeConfig, out: Path, progress: Progress | None = None) -
             "data": config.data.model_dump(), "note": "Keep this folder to yourself until the event is over.",
         })  # fmt: skip
     return challenge
+
+
+def deal(rows: list[dict[str, Any]], data: DataConfig, secret: int) -> list[dict[str, Any]]:
+    """A folder's rows, shuffled and split by the secret alone, whatever splits the folder itself suggests.
+
+    Of each domain `judge`, `val` and `train` pictures where the config says how many, else 30, 10 and 60 %; pictures of
+    one group stay in one split. Raises InputError where there are too few.
+    """
+    dealt: list[dict[str, Any]] = []
+    for domain in dict.fromkeys(row["domain"] for row in rows):
+        mine = sorted(
+            (row for row in rows if row["domain"] == domain),
+            key=lambda row: (address(secret, row["group"]), address(secret, row["name"])),
+        )
+        said = data.model_fields_set
+        shares = {"judge": 0.3, "val": 0.1, "train": 0.6}
+        asked = {s: getattr(data, s) if s in said else max(3, int(part * len(mine))) for s, part in shares.items()}
+        at = 0
+        for split, count in asked.items():
+            took = mine[at : at + count]
+            if len(took) < count:
+                raise InputError(
+                    f"{data.source} has {len(mine)} pictures of domain {domain}, too few for "
+                    f"{' + '.join(f'{n} {s}' for s, n in asked.items())}. Ask for less, or give more."
+                )
+            at += count
+            dealt += [row | {"split": split} for row in took]
+            while at < len(mine) and mine[at]["group"] == took[-1]["group"]:
+                at += 1  # the rest of a group that was cut: it belongs to no other split
+    return dealt
 
 
 def open_challenge(folder: Path) -> Challenge:
@@ -255,6 +290,8 @@ def _write_test(
         fakes, origin = eigenfaces(train, len(reals), rng(secret, "eigenfaces")), "eigenfaces"
     count = min(len(reals), len(fakes))
     images = torch.cat([reals[:count], fakes[torch.randperm(len(fakes), generator=rng(secret, "pick"))[:count]]])
+    if challenge.frames == 1:  # what a model is shown of them, and what a team that keeps its model has before it
+        images = store_as(images, challenge.codec)
     order = torch.randperm(2 * count, generator=rng(secret, "order")).tolist()
     marks = _marks(challenge, "undisclosed: a test image, real or generated")
     rows = []

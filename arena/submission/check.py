@@ -9,6 +9,8 @@ import hashlib
 import io
 import json
 import math
+import re
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +27,9 @@ from arena.submission.schema import Challenge, Limits, Submission, allowed
 MOST_TEXT = 5_000_000  # bytes of submission.json, of a CSV or of a YAML
 MOST_SETTINGS = 100_000  # bytes of detector.yaml
 TRIAL = 33  # images that a detector is tried on: more than a batch
-BATCH_TOLERANCE = 1e-3  # how far a logit may move with its neighbours in a batch, of the largest logit
+BATCH_TOLERANCE = 1e-3  # how far a logit may move with its neighbours in a batch, of the spread of all logits
+NUMBER = re.compile(r"[0-9]*\.?[0-9]+([eE][+-]?[0-9]+)?", re.ASCII)
+ALONE = 64  # images that are shown a second time, each alone
 
 
 @dataclass
@@ -106,7 +110,8 @@ def read_submission(found: Checked) -> Submission | None:
         submission: Submission = validate(Submission, value, "submission.json")
         return submission
     except (ValueError, RecursionError, InputError) as error:
-        found.wrong("submission.json", f"{printable(str(error), 300)}. See docs/hackathon-team.md for its fields.")
+        text = str(error).removeprefix("submission.json: ").replace("value error, ", "")
+        found.wrong("submission.json", f"{printable(text, 300)}. See docs/hackathon-team.md for its fields.")
         return None
 
 
@@ -211,14 +216,9 @@ def read_detector(found: Checked, challenge: Challenge | None, limits: Limits) -
             size = size or found.model.get("size")
         else:
             found.model = {"rank": None, "parameters": None, "flops": None}
-        trial = found.folder.parent / f"{found.folder.name}-trial.npy"
-        np.save(trial, _trial(size or 64, frames))
-        try:
-            logits, about = run_detector(found.folder, [trial], limits)
-        finally:
-            trial.unlink(missing_ok=True)
+        _, about, wrong = judged(found.folder, _trial(size or 64, frames), limits)
         found.model |= {key: about[key] for key in ("parameters", "bytes") if key in about}
-        for text in complaints(logits, about):
+        for text in wrong:
             found.wrong(detector_file(found.folder), text)
     except sandbox.Refused as error:
         found.wrong(detector_file(found.folder), str(error))
@@ -228,12 +228,33 @@ def detector_file(folder: Path) -> str:
     return "detector.onnx" if (folder / "detector.onnx").exists() else "detector.safetensors"
 
 
-def run_detector(folder: Path, images: list[Path], limits: Limits, count: int = 0) -> tuple[np.ndarray, dict[str, Any]]:
+def judged(folder: Path, images: np.ndarray, limits: Limits) -> tuple[np.ndarray, dict[str, Any], list[str]]:
+    """Logits of images (uint8 N 3 s s or N F 3 s s), what the run tells, and what makes the scores unusable.
+
+    All images in batches of 32, then some of them, drawn by lot, each alone: both must say the same. Raises
+    sandbox.Refused.
+    """
+    with tempfile.TemporaryDirectory(dir=folder.parent) as place:
+        shown, alone = Path(place) / "images.npy", Path(place) / "alone.npy"
+        np.save(shown, images)
+        logits, about = run_detector(folder, [shown], limits, len(images))
+        wrong = complaints(logits)
+        if not wrong:
+            rows = np.random.default_rng().permutation(len(images))[:ALONE]
+            np.save(alone, images[rows])
+            again, _ = run_detector(folder, [alone], limits, len(rows), batch=1)
+            wrong = unsteady(logits, logits[rows], again)
+    return logits, about, wrong
+
+
+def run_detector(
+    folder: Path, images: list[Path], limits: Limits, count: int = 0, batch: int = 32
+) -> tuple[np.ndarray, dict[str, Any]]:
     """Logits, float64, of images (.npy, uint8 N 3 s s or N F 3 s s) one set after the other, and what the run tells.
 
     `count`: how many images there are, by which the time that it may take is measured. Raises sandbox.Refused.
     """
-    asked: dict[str, Any] = {"images": [str(file) for file in images], "batch": 32}
+    asked: dict[str, Any] = {"images": [str(file) for file in images], "batch": batch}
     if (folder / "detector.onnx").exists():
         job, reads = "score", [folder / "detector.onnx"]
         asked["model"] = str(reads[0])
@@ -250,17 +271,27 @@ def run_detector(folder: Path, images: list[Path], limits: Limits, count: int = 
     return logits.astype(np.float64), about
 
 
-def complaints(logits: np.ndarray, about: dict[str, Any]) -> list[str]:
+def complaints(logits: np.ndarray) -> list[str]:
     """What makes scores unusable whatever they are of."""
-    found, bad = [], int((~np.isfinite(logits)).sum())
+    bad = int((~np.isfinite(logits)).sum())
     if bad:
-        found.append(f"{bad} of {len(logits)} logits are not finite numbers. Find out where the model overflows.")
-    elif about.get("batch_difference", 0) > BATCH_TOLERANCE * max(1.0, float(np.abs(logits).max())):
-        found.append(
-            f"an image's logit moves by {about['batch_difference']:.3g} with its neighbours in the batch. Export the "
-            "model in eval mode, each image on its own."
-        )
-    return found
+        return [f"{bad} of {len(logits)} logits are not finite numbers. Find out where the model overflows."]
+    return []
+
+
+def unsteady(logits: np.ndarray, together: np.ndarray, alone: np.ndarray) -> list[str]:
+    """Whether a logit depends on its neighbours: by more than a thousandth of the middle half of all logits."""
+    if bad := complaints(alone):
+        return bad
+    low, high = np.quantile(logits, [0.25, 0.75])
+    allowed = BATCH_TOLERANCE * max(high - low, BATCH_TOLERANCE * abs(np.median(logits)), 1e-6)
+    moved = float(np.abs(together - alone).max())
+    if moved <= allowed:
+        return []
+    return [
+        f"an image's logit moves by {moved:.3g} with its neighbours in the batch (at most {allowed:.2g} may be "
+        "rounding). Export the model in eval mode, each image on its own."
+    ]
 
 
 def read_scores(found: Checked, challenge: Challenge | None, limits: Limits) -> None:
@@ -278,6 +309,8 @@ def read_scores(found: Checked, challenge: Challenge | None, limits: Limits) -> 
         for number, row in enumerate(rows[1:], 2):
             if len(row) != 2:
                 raise ValueError(f"line {number} has {len(row)} cells, expected 2")
+            if not NUMBER.fullmatch(row[1].strip()):
+                raise ValueError(f"line {number}: {row[1]!r} is no probability from 0 to 1")
             name, value = row[0].strip(), float(row[1])
             if name not in known or name in scores:
                 raise ValueError(f"line {number}: id {name!r} is {'there twice' if name in scores else 'unknown'}")
@@ -306,7 +339,7 @@ def _trial(size: int, frames: int) -> np.ndarray:
 def _text(file: Path, most: int = MOST_TEXT) -> str:
     if file.stat().st_size > most:
         raise ValueError(f"{file.name} is larger than {most / 1e6:g} MB")
-    return file.read_bytes().decode("utf-8")
+    return file.read_bytes().decode("utf-8-sig")
 
 
 def _no_constant(name: str) -> float:

@@ -44,7 +44,8 @@ def tensors(graph: Any) -> Iterator[Any]:
 
 def parameters(graph: Any) -> int:
     """How many numbers the graph holds, whole ones (shapes, indices) aside."""
-    return sum(prod(tensor.dims) for tensor in tensors(graph) if tensor.data_type not in NO_WEIGHTS)
+    held = [tensor for tensor in tensors(graph) if tensor.data_type not in NO_WEIGHTS]
+    return sum(prod(max(0, side) for side in tensor.dims) for tensor in held)
 
 
 def flops(model: Any, frames: int) -> int | None:

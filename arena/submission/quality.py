@@ -10,10 +10,15 @@ from arena.submission.standings import Row
 OUTSIDE = ("format", "mode", "depth", "interlace", "codec", "pix_fmt", "profile", "bytes", "bit_rate")  # of a file
 
 
-def measure(fakes: Tensor, reals: Tensor, train: Tensor, headers: list[Row], real_headers: list[Row]) -> Row:
-    """The figures of one team's fakes, against the secret reals and the public ones (uint8 N 3 s s or N F 3 s s).
+def measure(
+    fakes: Tensor, reals: Tensor, train: Tensor, public: Tensor, headers: list[Row], real_headers: list[Row]
+) -> Row:
+    """The figures of one team's fakes against the secret reals, the reals to train on, and all public images.
 
-    `headers`, `real_headers`: what the files look like from outside, unread pictures, as the job `decode` tells.
+    Images are uint8 N 3 s s or N F 3 s s. `repeated`: the share of every second fake that repeats one of the others;
+    `of_noise`: the distance as a share of what uniform noise has; `nearest`: of each fake, the number of the public
+    image that it is nearest to. `headers`, `real_headers`: what the files look like from outside, as the job `decode`
+    tells.
     """
     from arena.metrics.copies import find_copies
     from arena.metrics.features import RandomConv
@@ -21,8 +26,12 @@ def measure(fakes: Tensor, reals: Tensor, train: Tensor, headers: list[Row], rea
     from arena.metrics.manifold import manifold_scores
     from arena.metrics.quality import quality_panel
 
-    near, secret, public = stills(fakes), stills(reals), stills(train)
-    name, distance = next(iter(quality_panel().score(near, secret, public).items()))
+    near, secret = stills(fakes), stills(reals)
+    panel = quality_panel()
+    name, distance = next(iter(panel.score(near, secret, stills(train)).items()))
+    noise = torch.randint(0, 256, near.shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    of_noise = panel.score(noise, secret, stills(train))[name]["value"]
+    copies = find_copies(near, stills(public), secret)
     extract = RandomConv(0, "cpu")
     manifold = manifold_scores(extract(secret).numpy(), extract(near).numpy())
     real, fake = (
@@ -33,16 +42,23 @@ def measure(fakes: Tensor, reals: Tensor, train: Tensor, headers: list[Row], rea
     return {
         "distance": {"name": name, **{key: distance[key] for key in ("value", "low", "high", "floor")}},
         "coverage": _estimate(manifold["coverage"]), "density": _estimate(manifold["density"]),
-        "copied": _estimate(find_copies(near, public, secret).share),
+        "copied": _estimate(copies.share), "nearest": copies.nearest.tolist(),
+        "repeated": _estimate(find_copies(near[::2], near[1::2], secret).share),
+        "of_noise": distance["value"] / of_noise,
         "container_auc": None if outside is None else _estimate(outside), "n": len(fakes),
     }  # fmt: skip
 
 
-def twins(fakes: Tensor, others: Tensor, reals: Tensor) -> Row:
-    """The share of a team's fakes that are near-duplicates of another team's."""
+def twins(fakes: Tensor, others: Sequence[Tensor], reals: Tensor) -> Row:
+    """The share of a team's fakes that are near-duplicates of other teams', and of which: a count for each of them."""
     from arena.metrics.copies import find_copies
 
-    return {"share": find_copies(stills(fakes), stills(others), stills(reals)).share[0]}
+    if not others:
+        return {"share": 0.0, "of": []}
+    found = find_copies(stills(fakes), torch.cat([stills(some) for some in others]), stills(reals))
+    owner = torch.repeat_interleave(torch.arange(len(others)), torch.tensor([len(some) for some in others]))
+    counts = owner[torch.from_numpy(found.nearest[found.is_copy])].bincount(minlength=len(others))
+    return {"share": found.share[0], "of": counts.tolist()}
 
 
 def house_scores(others: Sequence[Tensor], fakes: Tensor, reals: Tensor, train: Tensor) -> Row:

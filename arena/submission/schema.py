@@ -37,6 +37,8 @@ class Floors(Strict):
     """What fakes must reach to be ranked, so that neither noise nor copies of the public reals can win."""
 
     coverage: float = Field(0.05, ge=0, le=1, description="share of reals with a fake among their near ones, at least")
+    distance: float = Field(0.5, ge=0, description="distance to the reals, of what noise has, at most")
+    repeated: float = Field(0.5, ge=0, le=1, description="share of fakes that repeat another one, at most")
     copied: float = Field(0.1, ge=0, le=1, description="share of fakes that copy a public real, at most")
 
 

@@ -8,8 +8,11 @@ Killed and started again it goes on where it stood. One broken submission stops 
 """
 
 import hashlib
+import os
 import re
 import shutil
+import stat
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,11 +28,12 @@ from arena.data.codec import store_as
 from arena.data.splits import natural
 from arena.errors import InputError
 from arena.files import atomic, read_json, write_json
+from arena.pictures import png, sheet
 from arena.seeds import rng
 from arena.submission import quality, sandbox, standings
 from arena.submission.archive import Problem, printable
 from arena.submission.challenge import Keys, manifest, open_challenge, open_keys
-from arena.submission.check import Checked, box, check, complaints, run_detector, sha256
+from arena.submission.check import Checked, box, check, judged, sha256
 from arena.submission.media import preview
 from arena.submission.schema import Challenge, Submission
 from arena.submission.standings import HOUSE, Fakes, Judge, Row
@@ -57,13 +61,21 @@ class Entry:
     scores: np.ndarray | None = None
 
     @property
+    def owner(self) -> str:
+        """Two names that look or read alike are one team."""
+        return unicodedata.normalize("NFKC", self.team).casefold()
+
+    @property
     def fakes(self) -> bool:
         return self.submission is not None and self.submission.fakes is not None and not self.problems
 
 
-def score(folder: Path, submissions: Path, out: Path, progress: Progress | None = None) -> Row:
+def score(
+    folder: Path, submissions: Path, out: Path, progress: Progress | None = None, seconds: int | None = None
+) -> Row:
     """Score all zips in `submissions` for the challenge in `folder` into `out`; return the board.
 
+    seconds: what a job may take instead of what the challenge says; who failed with another figure is tried again.
     Raises InputError for a challenge that is not whole, a folder without zips, and an `out` of another event.
     """
     folder, submissions, out = folder.resolve(), submissions.resolve(), out.resolve()
@@ -74,11 +86,14 @@ def score(folder: Path, submissions: Path, out: Path, progress: Progress | None 
         raise InputError(f"scoring detectors needs {' and '.join(missing)}: pip install 'deepfake-arena[export]'")
     if not submissions.is_dir():
         raise InputError(f"{submissions} is no folder. Give the one that the teams' zips lie in.")
-    zips = sorted((p for p in submissions.iterdir() if p.suffix.lower() == ".zip"), key=lambda p: natural(p.name))
+    here = sorted((p for p in submissions.iterdir() if not p.name.startswith(".")), key=lambda p: natural(p.name))
+    zips = [path for path in here if path.suffix.lower() == ".zip"]
     if not zips:
         raise InputError(f"{submissions} holds no .zip. Put every team's submission there.")
-    others = [p for p in submissions.iterdir() if p.suffix.lower() != ".zip" and not p.name.startswith(".")]
-    return Event(folder, challenge, keys, out, progress or (lambda *_: None)).play(zips, len(others))
+    if seconds:
+        limits = challenge.limits.model_copy(update={"seconds": seconds})
+        challenge = challenge.model_copy(update={"limits": limits})
+    return Event(folder, challenge, keys, out, progress or (lambda *_: None)).play(zips, len(here) - len(zips))
 
 
 class Event:
@@ -87,6 +102,7 @@ class Event:
     def __init__(self, folder: Path, challenge: Challenge, keys: Keys, out: Path, progress: Progress):
         self.folder, self.challenge, self.keys, self.out, self.progress = folder, challenge, keys, out, progress
         self.work = out / "work"
+        self.files_of: dict[str, Path] = {}  # a team's fakes, by its key
         state = {"challenge": challenge.id, "judge": keys.judge, "public": keys.public, "arena": arena.__version__}
         if (self.work / "event.json").is_file():
             if read_json(self.work / "event.json") != state:
@@ -101,9 +117,9 @@ class Event:
         entries = self.checked(zips)
         reals, train = self.reals(), self.train()
         fakes = {entry.key: self.fakes(entry) for entry in entries if entry.fakes}
-        qualities = [self.rated(entry, fakes, reals, train) for entry in entries if entry.key in fakes]
+        qualities = [self.rated(entry, entries, fakes, reals, train) for entry in entries if entry.key in fakes]
         counted = [some for some in qualities if not some.out]
-        judges = [judge for entry in entries if (judge := self.judge(entry, fakes, reals))]
+        judges = [judge for entry in entries if (judge := self.judge(entry, fakes))]
         house = self.house(counted, fakes, reals, train)
         board = self.board(entries, qualities, [*judges, *([house] if house else [])], others)
         self.publish(board, entries, fakes)
@@ -121,35 +137,48 @@ class Event:
             else:
                 entries.append(entry)
             self.progress("checking", i + 1, len(zips))
-        names = [entry.team.casefold() for entry in entries]
-        for entry, name in zip(entries, names, strict=True):
-            if names.count(name) > 1:
-                entry.notes.append(f"{names.count(name)} submissions name this team: told apart by their files")
+        owners = [entry.owner for entry in entries]
+        for entry in entries:
+            if owners.count(entry.owner) > 1:
+                count = owners.count(entry.owner)
+                entry.notes.append(f"{count} submissions name this team: told apart by file, and own to each other")
                 entry.team = f"{entry.team} ({printable(entry.file)})"
         return entries
 
     def entry(self, path: Path) -> Entry:
-        """Check a submission, or find what an earlier check found."""
+        """Check a submission, or find what an earlier check found; a copy of it, which cannot change meanwhile."""
+        taken = self.work / "incoming.zip"
         try:
-            digest = sha256(path)
+            digest = take(path, taken, self.challenge.limits.zip_bytes)
             home = self.work / digest[:32]
-            done = home / "check.json"
-            if not done.is_file():
+            if not self.known(home / "check.json"):
                 shutil.rmtree(home, ignore_errors=True)
-                found = check(path, self.challenge, home / "unpacked")
+                found = check(taken, self.challenge, home / "unpacked")
+                found.file = path
                 self.remember(found, home)
-            entry = self.recall(path, home)
-        except Exception as error:  # whatever one submission does, the others are scored
-            text = f"the check itself failed ({printable(f'{type(error).__name__}: {error}', 200)})"
-            entry = Entry(f"{_slug(path.stem)}-unread", printable(path.stem), path.name, "", [Problem(path.name, text)])
-        return entry
+            return self.recall(path, home)
+        except (InputError, ValueError, OSError, MemoryError, RuntimeError) as error:
+            text = str(error) if isinstance(error, InputError) else f"the check itself failed: {type(error).__name__}"
+            name = hashlib.sha256(path.name.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+            problem = Problem(printable(path.name), printable(text, 200))
+            return Entry(f"{_slug(path.stem)}-{name}", printable(path.stem), printable(path.name), "", [problem])
+        finally:
+            taken.unlink(missing_ok=True)
+
+    def known(self, file: Path) -> bool:
+        """Whether a check or a run has an end that stands: a failure stands as long as the seconds are the same."""
+        if not file.is_file():
+            return False
+        found = read_json(file)
+        return not (found.get("problems") or found.get("why")) or found.get("seconds") == self.challenge.limits.seconds
 
     def remember(self, found: Checked, home: Path) -> None:
         if found.items is not None and not found.problems:
             self.keep_images(home / "items.npy", found.items)
             shutil.rmtree(home / "unpacked" / "fakes")  # they are in items.npy now
         write_json(home / "check.json", {
-            "sha256": found.sha256, "team": found.team, "problems": [[p.where, p.text] for p in found.problems],
+            "sha256": found.sha256, "team": found.team, "seconds": self.challenge.limits.seconds,
+            "problems": [[p.where, p.text] for p in found.problems],
             "notes": found.notes, "headers": found.headers, "model": found.model,
             "scores": None if found.scores is None else found.scores.tolist(),
             "submission": found.submission.model_dump(mode="json", by_alias=True) if found.submission else None,
@@ -159,7 +188,7 @@ class Event:
         known = read_json(home / "check.json")
         said = known["submission"]
         return Entry(
-            key=f"{_slug(known['team'])}-{known['sha256'][:8]}", team=known["team"], file=path.name,
+            key=f"{_slug(known['team'])}-{known['sha256'][:12]}", team=known["team"], file=printable(path.name),
             sha256=known["sha256"], problems=[Problem(*p) for p in known["problems"]], notes=list(known["notes"]),
             submission=Submission.model_validate(said) if said else None, folder=home / "unpacked",
             headers=known["headers"], model=known["model"],
@@ -168,13 +197,16 @@ class Event:
 
     # 2: the images, all on one path: decoded in the limited process, then through the challenge's codec
 
-    def keep_images(self, file: Path, items: np.ndarray) -> None:
-        coded = store_as(torch.from_numpy(np.ascontiguousarray(items)), self.challenge.codec).numpy()
+    def keep_images(self, file: Path, items: np.ndarray, plain: bool = False) -> None:
+        coded = (
+            items if plain else store_as(torch.from_numpy(np.ascontiguousarray(items)), self.challenge.codec).numpy()
+        )
         with atomic(file) as handle:
             np.lib.format.write_array(handle, coded, allow_pickle=False)
 
     def fakes(self, entry: Entry) -> Tensor:
-        return _images(self.work / entry.sha256[:32] / "items.npy")
+        self.files_of[entry.key] = self.work / entry.sha256[:32] / "items.npy"
+        return _images(self.files_of[entry.key])
 
     def decoded(self, name: str, where: str, codec: str = "") -> Tensor:
         """Files of the challenge, decoded and coded as the fakes are; `codec` comes before the challenge's own."""
@@ -189,7 +221,7 @@ class Event:
             write_json(self.work / f"{name}.json", answer["headers"])
             if codec:
                 items = store_as(torch.from_numpy(items), codec).numpy()
-            self.keep_images(kept, items)
+            self.keep_images(kept, items, plain=name == "test")  # which are written after the codec
         return _images(kept)
 
     def reals(self) -> Tensor:
@@ -212,25 +244,39 @@ class Event:
 
     # 3: are the fakes any good, and are they fakes?
 
-    def rated(self, entry: Entry, fakes: dict[str, Tensor], reals: Tensor, train: Tensor) -> Fakes:
-        """Distance, coverage, density, copies of public reals, what the files alone give away, and the floors."""
-        home, mine, floors = entry.sha256[:32], fakes[entry.key], self.challenge.floors
-        find = partial(quality.measure, mine, reals, train, entry.headers, self.headers())
-        figures = self.kept(f"{home}/quality.json", find)
-        copied, coverage, reasons = figures["copied"]["value"], figures["coverage"]["value"], []
+    def rated(
+        self, entry: Entry, entries: list[Entry], fakes: dict[str, Tensor], reals: Tensor, train: Tensor
+    ) -> Fakes:
+        """Distance, coverage, density, copies of public images, repeats, what the files alone give away; the floors."""
+        home, mine, floors = self.work / entry.sha256[:32], fakes[entry.key], self.challenge.floors
+        public = torch.cat([train, self.test()]) if self.challenge.n_test else train
+        find = partial(quality.measure, mine, reals, train, public, entry.headers, self.headers())
+        figures = self.kept(home / "quality.json", find)
+        copied, repeated, coverage = (figures[key]["value"] for key in ("copied", "repeated", "coverage"))
+        reasons = []
         if copied > floors.copied:
-            reasons.append(f"{copied:.0%} of its fakes copy a public real (at most {floors.copied:.0%} may)")
+            reasons.append(f"{copied:.0%} of its fakes copy a public image (at most {floors.copied:.0%} may)")
+        if repeated > floors.repeated:
+            reasons.append(f"{repeated:.0%} of its fakes repeat another of them (at most {floors.repeated:.0%} may)")
         if coverage < floors.coverage:
             asked = f"(at least {floors.coverage:.0%} are asked)"
             reasons.append(f"its fakes cover {coverage:.0%} of the secret reals {asked}")
-        for other, theirs in fakes.items():
-            if other != entry.key:
-                find = partial(quality.twins, mine, theirs, reals)
-                share = self.kept(f"{home}/twins-{other[-8:]}.json", find)["share"]
-                if share > floors.copied:
-                    entry.notes.append(f"{share:.0%} of its fakes are near-duplicates of {other}'s")
+        if figures["of_noise"] > floors.distance:
+            share = f"{figures['of_noise']:.0%} of noise's (at most {floors.distance:.0%} may be)"
+            reasons.append(f"its distance to the reals is {share}")
+        others = sorted((other for other in entries if other.key in fakes and other is not entry), key=_by_sha)
+        tag = hashlib.sha256(" ".join(other.sha256 for other in others).encode()).hexdigest()[:32]
+        find = partial(quality.twins, mine, [fakes[other.key] for other in others], reals)
+        twins = self.kept(home / f"twins-{tag}.json", find)
+        if twins["share"] > floors.copied:
+            whose = [f"{other.team} ({n})" for other, n in zip(others, twins["of"], strict=True) if n]
+            more = f" and {len(whose) - 3} more" if len(whose) > 3 else ""
+            note = (
+                f"{twins['share']:.0%} of its fakes are near-duplicates of other teams': {', '.join(whose[:3])}{more}"
+            )
+            entry.notes.append(note)
         entry.reasons += reasons
-        return Fakes(entry.key, entry.team, figures, "; ".join(reasons) or None)
+        return Fakes(entry.key, entry.team, figures, "; ".join(reasons) or None, entry.owner)
 
     def headers(self) -> list[Row]:
         found = read_json(self.work / "reals.json")
@@ -239,7 +285,7 @@ class Event:
 
     # 4: the detectors
 
-    def judge(self, entry: Entry, fakes: dict[str, Tensor], reals: Tensor) -> Judge | None:
+    def judge(self, entry: Entry, fakes: dict[str, Tensor]) -> Judge | None:
         """What a submission's detector says of all that is judged; None where it hands in none."""
         if entry.model is None or entry.problems:
             return None
@@ -248,7 +294,7 @@ class Event:
         if self.challenge.n_test:
             self.test()
             sets["test"] = self.work / "test.npy"
-        sets |= {key: self.path_of(key) for key in fakes}
+        sets |= {key: self.files_of[key] for key in fakes}
         said, about, failure = self.logits(entry, sets)
         cost = {
             "parameters": entry.model.get("parameters"), "flops": entry.model.get("flops"),
@@ -256,16 +302,13 @@ class Event:
         }  # fmt: skip
         judge = Judge(
             entry.key, entry.team, {key: said[key] for key in fakes if key in said}, said.get("reals"),
-            test=said.get("test"), control=said.get("control"), cost=cost, out=failure,
+            test=said.get("test"), control=said.get("control"), cost=cost, out=failure, owner=entry.owner,
         )  # fmt: skip
         if failure:
             entry.reasons.append(failure)
         else:
             self.suspect(entry, judge)
         return judge
-
-    def path_of(self, key: str) -> Path:
-        return next(self.work.glob(f"{key[-8:]}*/items.npy"))
 
     def megabytes(self, entry: Entry) -> float:
         assert entry.folder
@@ -275,7 +318,7 @@ class Event:
     def logits(self, entry: Entry, sets: dict[str, Path]) -> tuple[dict[str, np.ndarray], Row, str | None]:
         """Logits by set, what the run told, and why there are none. What was scored before is not scored again."""
         home, digests = self.work / entry.sha256[:32], {name: sha256(path)[:32] for name, path in sets.items()}
-        if (home / "failed.json").is_file():
+        if (home / "failed.json").is_file() and self.known(home / "failed.json"):
             return {}, {}, read_json(home / "failed.json")["why"]
         missing = [name for name in sets if not (home / f"logits-{digests[name]}.npy").is_file()]
         if missing:
@@ -284,15 +327,14 @@ class Event:
             self.progress(f"{entry.team} scores", 0, sum(counts))
             failure: str | None
             try:
-                found, about = self.shuffled(entry, torch.cat(images))
+                found, about, wrong = self.shuffled(entry, torch.cat(images))
+                if not wrong and "reals" in missing and np.ptp(found) == 0:
+                    wrong = [f"it says {found[0]:.6g} to every image: a constant is no detector"]
+                failure = next(iter(wrong), None)
             except sandbox.Refused as error:
                 found, about, failure = np.zeros(0), {}, str(error)
-            else:
-                failure = next(iter(complaints(found, about)), None)
-                if failure is None and "reals" in missing and np.ptp(found) == 0:
-                    failure = f"it says {found[0]:.6g} to every image: a constant is no detector"
             if failure:
-                write_json(home / "failed.json", {"why": failure})
+                write_json(home / "failed.json", {"why": failure, "seconds": self.challenge.limits.seconds})
                 return {}, {}, failure
             if not (home / "run.json").is_file():
                 write_json(home / "run.json", {key: about[key] for key in about if key != "counts"})
@@ -303,21 +345,15 @@ class Event:
         kept = {name: np.load(home / f"logits-{digests[name]}.npy", allow_pickle=False) for name in sets}
         return kept, read_json(home / "run.json"), None
 
-    def shuffled(self, entry: Entry, images: Tensor) -> tuple[np.ndarray, Row]:
+    def shuffled(self, entry: Entry, images: Tensor) -> tuple[np.ndarray, Row, list[str]]:
         """Logits of the images in their order, shown in one that only the private part knows: reals and fakes of all
         teams are mixed, so that neither a batch nor a place in the row tells anything."""
         assert entry.folder
         order = torch.randperm(len(images), generator=rng(self.keys.judge, entry.sha256, len(images)))
-        place = self.work / f"images-{entry.sha256[:8]}.npy"
-        try:
-            with atomic(place, durable=False) as file:
-                np.lib.format.write_array(file, images[order].numpy(), allow_pickle=False)
-            found, about = run_detector(entry.folder, [place], self.challenge.limits, len(images))
-        finally:
-            place.unlink(missing_ok=True)
+        found, about, wrong = judged(entry.folder, images[order].numpy(), self.challenge.limits)
         back = np.empty_like(found)
         back[order.numpy()] = found
-        return back, about
+        return back, about, wrong
 
     def suspect(self, entry: Entry, judge: Judge) -> None:
         """Note a detector that tells recompressed reals from reals better than fakes from reals."""
@@ -340,10 +376,10 @@ class Event:
             return None
         said, of_reals = {}, {}
         for some in counted:
-            others = sorted((other.key for other in counted if other.key != some.key), key=lambda key: key[-8:])
-            names = " ".join(key[-8:] for key in (some.key, *others))
+            others = sorted(other.key for other in counted if other.key != some.key)
+            names = " ".join(self.files_of[key].parent.name for key in (some.key, *others))
             find = partial(quality.house_scores, [fakes[key] for key in others], fakes[some.key], reals, train)
-            kept = self.kept(f"house-{hashlib.sha256(names.encode()).hexdigest()[:32]}.json", find)
+            kept = self.kept(self.work / f"house-{hashlib.sha256(names.encode()).hexdigest()[:32]}.json", find)
             said[some.key], of_reals[some.key] = np.array(kept["fakes"]), np.array(kept["reals"])
         return Judge(HOUSE, "the house (spectrum)", said, reals=of_reals)
 
@@ -397,10 +433,12 @@ class Event:
         return [
             ["reals", f"{len(self.headers())} secret ones; sha256 of their listing {self.keys.judge[:16]}"],
             ["images", f"decoded in the limited process, {challenge.size} px, then {challenge.codec}: reals and fakes"],
-            ["what counts", "other teams' pairings; fakes and detectors that are out count for nobody"],
+            ["what counts", "other teams' pairings; fakes and detectors that are out count for nobody; a detector that "
+                            "does no better than chance over all that it meets earns nobody points for fooling it"],
             ["fooled", "mean over detectors of min(1, 2 (1 - AUC)); its interval is the mean of the cells' limits"],
             ["AUC", "DeLong's 95 % interval (logit form); of a detector over all other teams' fakes in one pool"],
-            ["floors", f"coverage at least {floors.coverage:g}, copies of public reals at most {floors.copied:g}"],
+            ["floors", f"coverage at least {floors.coverage:g}; copies of public images at most {floors.copied:g}, "
+                       f"repeats at most {floors.repeated:g}; distance at most {floors.distance:g} of uniform noise's"],
             ["house", "the spectrum baseline, trained for each team on the public reals and all other teams' fakes"],
             ["control", f"reals against the same reals recompressed as {CONTROL}: 0.5 where the codec tells nothing"],
             ["cost", "parameters and FLOPs (multiply-add = 2) from the graph; milliseconds measured here, on one "
@@ -419,18 +457,52 @@ class Event:
                 marks = {"Synthetic": "true", "Source": "deepfake-arena", "Description": f"fakes of {entry.team}"}
                 with atomic(home / "preview.png", durable=False) as file:
                     file.write(preview(fakes[entry.key], marks))
+                with atomic(home / "nearest.png", durable=False) as file:
+                    file.write(self.beside(entry, fakes[entry.key], marks))
         write_json(self.out / "board.json", board)
         write_csv(self.out, board)
         write_board(self.out)
 
-    def kept(self, name: str, make: Callable[[], Row]) -> Row:
+    def beside(self, entry: Entry, fakes: Tensor, marks: dict[str, str]) -> bytes:
+        """For the organiser's eyes: the first fakes, each above the public image that it is nearest to."""
+        nearest = read_json(self.work / entry.sha256[:32] / "quality.json")["nearest"][:24]
+        public = torch.cat([self.train(), self.test()]) if self.challenge.n_test else self.train()
+        pairs = (quality.stills(fakes)[: len(nearest)], quality.stills(public)[nearest])
+        rows = [row for start in range(0, len(nearest), 8) for row in (some[start : start + 8] for some in pairs)]
+        about = "every second row: the public image that is nearest to the fake above"
+        return png(sheet(rows), marks | {"Synthetic": f"contains synthetic images; {about}", "Description": about})
+
+    def kept(self, file: Path, make: Callable[[], Row]) -> Row:
         """A result as it was kept, or made now and kept."""
-        file = self.work / name
         if not file.is_file():
             write_json(file, make())
         found = read_json(file)
         assert isinstance(found, dict)
         return found
+
+
+def take(path: Path, to: Path, most: int) -> str:
+    """Copy a regular file and return its sha256. Raises InputError for a link, anything else, and one too large."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise InputError("a link, or a file that cannot be read: hand in the zip itself") from error
+    digest, size = hashlib.sha256(), 0
+    with os.fdopen(handle, "rb") as source:
+        if not stat.S_ISREG(os.fstat(source.fileno()).st_mode):
+            raise InputError("no regular file: hand in the zip itself")
+        with to.open("wb") as copy:
+            while block := source.read(1 << 20):
+                size += len(block)
+                if size > most:
+                    raise InputError(f"a file of more than {most / 1e6:g} MB: hand in less")
+                digest.update(block)
+                copy.write(block)
+    return digest.hexdigest()
+
+
+def _by_sha(entry: Entry) -> str:
+    return entry.sha256
 
 
 def logit(scores: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arena.metrics.calibration import brier, ece
-from arena.metrics.detection import delong, tpr_at_fpr
+from arena.metrics.detection import auc, delong, tpr_at_fpr
 from arena.ratings import league_auc, rate
 
 HOUSE = "house"  # the key of the organiser's own detector
@@ -29,6 +29,7 @@ class Fakes:
     team: str
     figures: Row
     out: str | None = None
+    owner: str = ""  # who made them, where several submissions are of one team; else the key
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,24 @@ class Judge:
     control: Logits | None = None
     cost: Row = field(default_factory=dict)
     out: str | None = None
+    owner: str = ""
 
     def of_reals(self, team: str) -> Logits:
         found = self.reals.get(team, self.real)
         assert found is not None
         return found
 
+    def owns(self, fakes: Fakes) -> bool:
+        return (self.owner or self.key) == (fakes.owner or fakes.key)
+
     def counts_for(self, fakes: Fakes) -> bool:
-        return self.out is None and fakes.out is None and fakes.key != self.key and fakes.key in self.fakes
+        return self.out is None and fakes.out is None and not self.owns(fakes) and fakes.key in self.fakes
+
+    def sees(self, fakes: Sequence[Fakes]) -> bool:
+        """Whether it does better than chance over all that counts for it; else nobody is to gain by fooling it."""
+        met = [some for some in fakes if self.counts_for(some)]
+        cells = [auc(self.of_reals(some.key), self.fakes[some.key]) for some in met]
+        return bool(cells) and float(np.mean(cells)) > 0.5
 
 
 def estimate(real: Logits, fake: Logits) -> Row:
@@ -68,7 +79,7 @@ def matrix(judges: Sequence[Judge], fakes: Sequence[Fakes]) -> Row:
     def cell(judge: Judge, some: Fakes) -> Row | None:
         if some.key not in judge.fakes:
             return None
-        return estimate(judge.of_reals(some.key), judge.fakes[some.key]) | {"own": judge.key == some.key}
+        return estimate(judge.of_reals(some.key), judge.fakes[some.key]) | {"own": judge.owns(some)}
 
     return {
         "detectors": [{"key": judge.key, "team": judge.team} for judge in rows],
@@ -80,12 +91,14 @@ def matrix(judges: Sequence[Judge], fakes: Sequence[Fakes]) -> Row:
 def generation(judges: Sequence[Judge], fakes: Sequence[Fakes], ratings: Mapping[str, Row]) -> list[Row]:
     """The generation table, best first.
 
-    `fooled`: the mean over the other teams' detectors of 2 (1 - AUC), at most 1 each: 0 where all is seen, 1 at chance.
-    Its interval is the mean of the cells' limits, as if all their errors had one cause: never too narrow.
+    `fooled`: the mean over the other teams' detectors, of those that do better than chance over all that they meet, of
+    2 (1 - AUC), at most 1 each: 0 where all is seen, 1 at chance. Its interval is the mean of the cells' limits, as if
+    all their errors had one cause: never too narrow.
     """
     rows = []
+    able = [judge for judge in judges if judge.key == HOUSE or judge.sees(fakes)]
     for some in fakes:
-        field_of = [judge for judge in judges if judge.counts_for(some)]
+        field_of = [judge for judge in able if judge.counts_for(some)]
         cells = [estimate(judge.of_reals(some.key), judge.fakes[some.key]) for judge in field_of]
         fooled = None
         if cells:
@@ -178,9 +191,9 @@ def league(judges: Sequence[Judge], fakes: Sequence[Fakes]) -> tuple[dict[str, R
     reals = [judge.real for judge in rows if judge.real is not None]
     if sum(cell is not None for row in scores for cell in row) < 2 or len(reals[0]) < 2:
         return {}, {}, None
-    auc, covariance = league_auc(reals, scores)
+    table, covariance = league_auc(reals, scores)
     counts = [[len(cell) if cell is not None else 2 for cell in row] for row in scores]
-    found = rate(auc, covariance, n_real=len(reals[0]), n_fake=counts)
+    found = rate(table, covariance, n_real=len(reals[0]), n_fake=counts)
 
     def by_key(players: Sequence[Any], ratings: Sequence[Any]) -> dict[str, Row]:
         pairs = zip(players, ratings, strict=True)

@@ -83,7 +83,7 @@ def event(place, challenge):
     write_folder(place / "noise", noise)
     for name, fakes in (("good", "eigen"), ("poor", "noise")):  # whom a detector of noise helps against nobody
         arena("train", "spectrum", "--preset", "smoke", "--real", public / "train", "--fake", place / fakes,
-              "--set", "detector_steps=30", "--set", f"data.size={SIZE}", "--out", place / name)  # fmt: skip
+              "--set", "detector_steps=30", "--set", "data.codec=jpeg-90", "--set", f"data.size={SIZE}", "--out", place / name)  # fmt: skip
     zips = place / "submissions"
     zips.mkdir()
     pack = ("submit", "pack", "--challenge", public)
@@ -113,7 +113,7 @@ def test_the_copier_and_the_hostile_one_are_named_with_their_reasons(event):
     board, text = event
     status = {team["team"]: (team["status"], " ".join(team["reasons"])) for team in board["teams"]}
     assert status["Copycat"][0] == "out"
-    assert "copy a public real" in status["Copycat"][1]
+    assert "copy a public image" in status["Copycat"][1]
     assert status["hostile"][0] == "refused"
     assert "leaves its folder" in status["hostile"][1]
     assert status["Aurora"] == ("scored", "")
@@ -122,7 +122,7 @@ def test_the_copier_and_the_hostile_one_are_named_with_their_reasons(event):
         assert team in text
 
 
-def test_figures_stand_with_intervals_and_costs(event):
+def test_figures_stand_with_intervals_and_costs(event, place):
     board, _ = event
     made, found = row(board, "generation", "Aurora"), row(board, "detection", "Aurora")
     for figure in (made["fooled"], made["coverage"], made["copied"], found["auc"], found["worst"], found["test_auc"]):
@@ -135,6 +135,7 @@ def test_figures_stand_with_intervals_and_costs(event):
     assert found["worst"]["team"] == "Borealis"
     assert board["matrix"]["cells"][0][0]["own"]
     assert board["protections"]
+    assert (place / "board" / "teams" / made["key"] / "nearest.png").is_file()
 
 
 def test_the_page_opens_without_a_console_error(event, place):
