@@ -5,20 +5,22 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from arena.data.codec import store_as
 from arena.submission.standings import Row
 
 OUTSIDE = ("format", "mode", "depth", "interlace", "codec", "pix_fmt", "profile", "bytes", "bit_rate")  # of a file
 
 
 def measure(
-    fakes: Tensor, reals: Tensor, train: Tensor, public: Tensor, headers: list[Row], real_headers: list[Row]
-) -> Row:
+    fakes: Tensor, reals: Tensor, train: Tensor, public: Tensor, headers: list[Row], real_headers: list[Row],
+    codec: str,
+) -> Row:  # fmt: skip
     """The figures of one team's fakes against the secret reals, the reals to train on, and all public images.
 
     Images are uint8 N 3 s s or N F 3 s s. `repeated`: the share of every second fake that repeats one of the others;
-    `of_noise`: the distance as a share of what uniform noise has; `nearest`: of each fake, the number of the public
-    image that it is nearest to. `headers`, `real_headers`: what the files look like from outside, as the job `decode`
-    tells.
+    `of_noise`: the distance as a share of what uniform noise has after the codec; `nearest`: of each fake, the number
+    of the public image that it is nearest to. `headers`, `real_headers`: what the files look like from outside, as the
+    job `decode` tells.
     """
     from arena.metrics.copies import find_copies
     from arena.metrics.features import RandomConv
@@ -30,6 +32,7 @@ def measure(
     panel = quality_panel()
     name, distance = next(iter(panel.score(near, secret, stills(train)).items()))
     noise = torch.randint(0, 256, near.shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    noise = store_as(noise, codec)
     of_noise = panel.score(noise, secret, stills(train))[name]["value"]
     copies = find_copies(near, stills(public), secret)
     extract = RandomConv(0, "cpu")

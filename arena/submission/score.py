@@ -59,11 +59,11 @@ class Entry:
     headers: list[Row] = field(default_factory=list)
     model: Row | None = None
     scores: np.ndarray | None = None
+    owner: str = ""
 
-    @property
-    def owner(self) -> str:
+    def __post_init__(self) -> None:
         """Two names that look or read alike are one team."""
-        return unicodedata.normalize("NFKC", self.team).casefold()
+        self.owner = unicodedata.normalize("NFKC", self.team).casefold()
 
     @property
     def fakes(self) -> bool:
@@ -147,7 +147,8 @@ class Event:
 
     def entry(self, path: Path) -> Entry:
         """Check a submission, or find what an earlier check found; a copy of it, which cannot change meanwhile."""
-        taken = self.work / "incoming.zip"
+        taken = self.work / "incoming" / path.name
+        taken.parent.mkdir(exist_ok=True)
         try:
             digest = take(path, taken, self.challenge.limits.zip_bytes)
             home = self.work / digest[:32]
@@ -250,7 +251,8 @@ class Event:
         """Distance, coverage, density, copies of public images, repeats, what the files alone give away; the floors."""
         home, mine, floors = self.work / entry.sha256[:32], fakes[entry.key], self.challenge.floors
         public = torch.cat([train, self.test()]) if self.challenge.n_test else train
-        find = partial(quality.measure, mine, reals, train, public, entry.headers, self.headers())
+        seen = entry.headers, self.headers()
+        find = partial(quality.measure, mine, reals, train, public, *seen, self.challenge.codec)
         figures = self.kept(home / "quality.json", find)
         copied, repeated, coverage = (figures[key]["value"] for key in ("copied", "repeated", "coverage"))
         reasons = []

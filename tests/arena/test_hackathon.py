@@ -83,7 +83,8 @@ def event(place, challenge):
     write_folder(place / "noise", noise)
     for name, fakes in (("good", "eigen"), ("poor", "noise")):  # whom a detector of noise helps against nobody
         arena("train", "spectrum", "--preset", "smoke", "--real", public / "train", "--fake", place / fakes,
-              "--set", "detector_steps=30", "--set", "data.codec=jpeg-90", "--set", f"data.size={SIZE}", "--out", place / name)  # fmt: skip
+              "--set", "detector_steps=30", "--set", "data.codec=jpeg-90", "--set", f"data.size={SIZE}",
+              "--out", place / name)  # fmt: skip
     zips = place / "submissions"
     zips.mkdir()
     pack = ("submit", "pack", "--challenge", public)
@@ -323,7 +324,7 @@ def test_weights_and_settings_alone_say_what_the_graph_says(event, place, challe
 def test_clips_are_packed_and_scored_like_images(tmp_path):
     pytest.importorskip("av")
     config = {
-        "title": "Moving", "fakes": 10, "codec": "c23", "floors": {"coverage": 0, "copied": 1},
+        "title": "Moving", "fakes": 10, "codec": "c23", "floors": {"coverage": 0, "copied": 1, "repeated": 1, "distance": 9},
         "data": {"source": "faces-clips", "size": SIZE, "frames": 3, "train": 20, "val": 4, "judge": 6},
     }  # fmt: skip
     made = challenges.make(ChallengeConfig.model_validate(config), tmp_path / "challenge")
@@ -387,3 +388,90 @@ def test_what_a_file_manager_left_is_no_change_and_a_change_is_named(place, chal
     (tmp_path / "copy" / "public" / "train" / "a" / "00000.png").write_bytes(b"x")
     with pytest.raises(challenges.InputError, match=r"train/a/00000.png is altered"):
         challenges.open_keys(tmp_path / "copy", found)
+
+
+def one_team(place, tmp_path, images, **more):
+    """The board of one team that hands in these images, and what the board says of it."""
+    out = tmp_path / "zips" / "team.zip"
+    out.parent.mkdir(exist_ok=True)
+    arena("submit", "pack", "--challenge", place / "challenge" / "public", "--team", "Team", "--fakes",
+          write_folder(tmp_path / "fakes", images), "--out", out)  # fmt: skip
+    board = scoring.score(place / "challenge", out.parent, tmp_path / "board", **more)
+    return board["teams"][0]
+
+
+def test_one_good_picture_many_times_is_out(event, place, tmp_path):
+    team = one_team(place, tmp_path, faces.render(7, [3] * COUNT, SIZE).image)
+    assert team["status"] == "out"
+    assert "repeat another of them" in team["reasons"][0]
+
+
+def test_public_test_images_are_no_fakes(event, place, tmp_path):
+    team = one_team(place, tmp_path, read_folder(place / "challenge" / "public" / "test")[:COUNT])
+    assert "100% of its fakes copy a public image" in team["reasons"][0]
+
+
+def test_noise_is_out(event, place, tmp_path):
+    rng = torch.Generator().manual_seed(1)
+    team = one_team(place, tmp_path, torch.randint(0, 256, (COUNT, 3, SIZE, SIZE), generator=rng, dtype=torch.uint8))
+    assert "its distance to the reals is" in " ".join(team["reasons"])
+
+
+def test_links_pipes_and_folders_are_refused_and_hide_nobody(event, place, tmp_path):
+    import os
+
+    zips = tmp_path / "zips"
+    zips.mkdir()
+    (zips / "team.zip").write_bytes((place / "submissions" / "copycat.zip").read_bytes())
+    (zips / "a.zip").symlink_to(zips / "team.zip")
+    (zips / "folder.zip").mkdir()
+    os.mkfifo(zips / "pipe.zip")
+    (zips / "._team.zip").write_bytes(b"what macOS leaves")
+    board = scoring.score(place / "challenge", zips, tmp_path / "board")
+    status = {team["file"]: (team["status"], " ".join(team["reasons"])) for team in board["teams"]}
+    assert status.keys() == {"a.zip", "folder.zip", "pipe.zip", "team.zip"}
+    assert status["team.zip"][0] == "out"
+    for name in ("a.zip", "folder.zip", "pipe.zip"):
+        assert status[name][0] == "refused"
+        assert str(tmp_path) not in status[name][1]
+
+
+def test_a_folder_is_dealt_by_the_secret_whatever_splits_it_suggests(tmp_path):
+    """As CycleGAN's sets lie: the judge's pictures come from all of them, others each time, as many as were asked."""
+    for i, split in enumerate(("trainA", "testA")):
+        write_folder(tmp_path / "set" / split, faces.render(i, range(40), SIZE).image)
+    data = {"source": str(tmp_path / "set"), "size": SIZE, "train": 20, "val": 5, "judge": 12}
+    config = ChallengeConfig.model_validate({"title": "Dealt", "fakes": 10, "data": data})
+    names = []
+    for again in range(2):
+        challenges.make(config, tmp_path / f"dealt{again}")
+        folder = tmp_path / f"dealt{again}"
+        rows = (folder / "private" / "judge.csv").read_text().splitlines()[1:]
+        names.append([row.split(",")[2] for row in rows])
+        assert len(rows) == 12
+        assert len(list((folder / "public" / "train").rglob("*.png"))) == 20
+        assert "set" not in json.loads((folder / "public" / "challenge.json").read_text())["data"]
+    assert names[0] != names[1]
+    assert {name.partition("/")[0] for name in names[0]} == {"trainA", "testA"}
+
+
+def test_two_zips_of_one_name_are_own_to_each_other(event, place, tmp_path):
+    zips, public = tmp_path / "zips", place / "challenge" / "public"
+    zips.mkdir()
+    pack = ("submit", "pack", "--challenge", public)
+    arena(*pack, "--team", "Twins", "--fakes", place / "drawn", "--out", zips / "fakes.zip")
+    arena(*pack, "--team", "TWINS", "--detector", place / "good", "--out", zips / "model.zip")
+    board = scoring.score(place / "challenge", zips, tmp_path / "board")
+    assert board["matrix"]["cells"][0][0]["own"]
+    assert board["detection"][0]["why_unranked"]
+
+
+def test_a_time_that_ran_out_is_tried_again_with_more(event, place, tmp_path, monkeypatch):
+    folders = place / "challenge", place / "submissions", tmp_path / "board"
+    judged = scoring.judged
+    monkeypatch.setattr(scoring, "judged", lambda *_: (_ for _ in ()).throw(scoring.sandbox.Refused("took too long")))
+    board = scoring.score(*folders)
+    assert "took too long" in str(board["teams"])
+    monkeypatch.setattr(scoring, "judged", judged)
+    assert "took too long" in str(scoring.score(*folders)["teams"])
+    assert "took too long" not in str(scoring.score(*folders, seconds=600)["teams"])

@@ -151,7 +151,7 @@ def test_the_table_of_limits_is_true():
         f"| all files, unpacked | {limits.total_bytes / 1e6:,.0f} MB |",
         f"| unpacked to packed, of a file above 1 MiB | {limits.ratio} to 1 |",
         f"| a name | {limits.name_length} characters |",
-        f"| decoding your fakes, and each run of your detector | {limits.seconds} s on one thread |",
+        f"| decoding your fakes; your detector, for each 1,000 images | {limits.seconds} s on one thread |",
         f"| memory | {limits.memory_bytes >> 30} GiB |",
         f"| nodes of an ONNX graph | {limits.nodes:,} |",
     ):

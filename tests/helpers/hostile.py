@@ -271,7 +271,7 @@ ATTACKS: dict[str, tuple[Callable, str]] = {
     "pickle named png": (with_member("fakes/pickle.png", pickle.dumps(Evil())), "pickle"),
     "program": (with_member("run.py", b"import os; os.system('true')"), "run.py"),
     "bomb": (with_member("preview.png", BOMB), "bomb"),
-    "25,000 files": (many, "25,000"),
+    "25,000 files": (many, "25000 members"),
     "encrypted": (encrypted, "encrypted"),
     "cut short": (cut, "zip"),
     "no zip at all": (lambda path, challenge: path.write_bytes(b"#!/bin/sh\nrm -rf /\n"), "zip"),
