@@ -324,7 +324,8 @@ def test_weights_and_settings_alone_say_what_the_graph_says(event, place, challe
 def test_clips_are_packed_and_scored_like_images(tmp_path):
     pytest.importorskip("av")
     config = {
-        "title": "Moving", "fakes": 10, "codec": "c23", "floors": {"coverage": 0, "copied": 1, "repeated": 1, "distance": 9},
+        "title": "Moving", "fakes": 10, "codec": "c23",
+        "floors": {"coverage": 0, "copied": 1, "repeated": 1, "distance": 9},
         "data": {"source": "faces-clips", "size": SIZE, "frames": 3, "train": 20, "val": 4, "judge": 6},
     }  # fmt: skip
     made = challenges.make(ChallengeConfig.model_validate(config), tmp_path / "challenge")

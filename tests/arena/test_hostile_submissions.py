@@ -38,7 +38,8 @@ def place(tmp_path_factory):
 def challenge(place):
     config = ChallengeConfig.model_validate({
         "title": "Attack me", "data": {"source": "faces", "size": 32, "train": 8, "val": 10, "judge": 10},
-        "fakes": hostile.COUNT, "limits": {"seconds": 5, "memory_bytes": 1 << 30}, "floors": {"coverage": 0, "distance": 9},
+        "fakes": hostile.COUNT, "limits": {"seconds": 5, "memory_bytes": 1 << 30},
+        "floors": {"coverage": 0, "distance": 9},
     })  # fmt: skip
     return challenges.make(config, place / "challenge")
 
