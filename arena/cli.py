@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 import arena
+from arena.audit_command import audit
+from arena.compare_command import compare
 from arena.detect_command import detect
 from arena.errors import DivergedError, InputError
 from arena.evaluate_command import evaluate
@@ -15,10 +17,13 @@ from arena.export_command import export
 from arena.faces.extract_command import extract
 from arena.faces.scene_command import scene
 from arena.faces.swap_command import swap
+from arena.matrix_command import matrix
+from arena.quality_command import quality
 from arena.run_command import run, train
 from arena.sample_command import sample
 from arena.submit_command import submit
 from arena.terminal import bar, example
+from arena.tournament_command import tournament
 
 # Torch's threads (GNU OpenMP's) by default spin for long while they wait for each other: on a machine that does
 # anything else beside, a step then takes up to ten times as long. Read when torch is imported, inside the commands.
@@ -56,7 +61,11 @@ def main() -> None:
     """The adversarial lab for generated images: generators make fakes, detectors hunt them, the arena keeps score."""
 
 
-for command in (run, train, detect, evaluate, export, sample, extract, swap, scene, submit):
+COMMANDS = (
+    run, train, detect, evaluate, export, sample, extract, swap, scene,
+    audit, matrix, tournament, compare, quality, submit,
+)  # fmt: skip
+for command in COMMANDS:
     main.add_command(command)
 
 
@@ -74,7 +83,7 @@ def report(folder: Path) -> None:
 @main.command("list", epilog=example("arena list\narena list --json"))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_(as_json: bool) -> None:
-    """Show the generators, detectors, data, presets and challenges there are, one line each."""
+    """Show the generators, detectors, data, presets, tournaments and challenges there are, one line each."""
     from arena.config import names, read_named
 
     found = {
@@ -87,6 +96,7 @@ def list_(as_json: bool) -> None:
             "FOLDER": "Your images or videos: trainA/ trainB/ testA/ testB/, A/ B/, class folders, or any folder",
         },
         "presets": {name: read_named("run", name).get("about", "") for name in names("run")},
+        "tournaments": {name: read_named("tournament", name).get("about", "") for name in names("tournament")},
         "challenges": {name: read_named("challenge", name).get("about", "") for name in names("challenge")},
     }
     if as_json:
@@ -122,8 +132,8 @@ def quality_options(command: Any) -> Any:
         click.option("--dims", type=click.Choice(["64", "192", "768", "2048"]), default="2048", show_default=True),
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps."),
         click.option("--weights", type=click.Path(path_type=Path), help="The Inception file, if not in the cache."),
-        click.option("--features", type=click.Choice(["inception", "conv704", "spectrum"]), default="inception",
-                     show_default=True, help="Anything but inception gives a distance of another name."),
+        click.option("--features", default="inception", show_default=True, help="inception, conv704, spectrum, "
+                     "torchvision:NAME or module:attr; all but inception give a distance of another name."),
         click.option("--batch-size", type=click.IntRange(1, 4096), default=50, show_default=True),
         click.option("--json", "as_json", is_flag=True, help="Print JSON."),
     )  # fmt: skip

@@ -113,7 +113,7 @@ def read_named(folder: str, name: str) -> dict[str, Any]:
     if name.endswith((".yaml", ".yml")):
         return read_yaml(Path(name))
     if name not in names(folder):
-        what = {"gen": "generator", "detect": "detector", "run": "preset", "challenge": "challenge"}[folder]
+        what = {"gen": "generator", "detect": "detector", "run": "preset"}.get(folder, folder)
         raise InputError(f"unknown {what} {name!r}{nearest(name, names(folder))} (`arena list` shows them all)")
     return parse_yaml((files("configs") / folder / f"{name}.yaml").read_text(), f"configs/{folder}/{name}.yaml")
 

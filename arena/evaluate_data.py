@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from arena.data import decode, media
+from arena.data import decode, headers, media
 from arena.data.codec import store_as
+from arena.data.headers import Header
 from arena.data.media import Media
 from arena.data.videos import reason, starts, windows_of
 from arena.detection import AHEAD_BYTES, Scorer
@@ -25,7 +25,6 @@ from arena.metrics.grouping import parse_rule, video_id
 
 IN_MEMORY = 1 << 30  # bytes of decoded pictures; more lie in a temporary file
 FRAMES = 32  # of a video, unless somebody asks for another number of windows
-Header = dict[str, str | int | float]
 Progress = Callable[[int, int], None] | None
 
 
@@ -202,14 +201,7 @@ def _read(scorer: Scorer, file: Media) -> _Found | str:
                 return _Found(hashlib.file_digest(stream, "sha256").hexdigest())
         data = decode.read_bytes(file.path, scorer.data.max_pixels)
         image = decode.header(data, scorer.data.max_pixels)
-        header: Header = {
-            "format": image.format or "",
-            "mode": image.mode,
-            "width": image.width,
-            "height": image.height,
-        }
-        tables = getattr(image, "quantization", {})
-        header |= {"jpeg": quality_of(tables[0]) if tables else 0, "bytes/pixel": _density(len(data), image)}
+        header = headers.outside(len(data), image)
         pixels = decode.fitted(decode.decode(image), scorer.size, scorer.data.resize)
         coded = store_as(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None], scorer.data.codec)[0]
         return _Found(hashlib.sha256(data).hexdigest(), coded, header)
@@ -217,16 +209,6 @@ def _read(scorer: Scorer, file: Media) -> _Found | str:
         return reason(file.path, error)
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
-
-
-def quality_of(table: Sequence[int]) -> int:
-    """The JPEG quality (1 to 100) whose luma table by the IJG's rule is nearest to this one by its sum."""
-    mean = sum(table) / 36.88  # in percent of T.81's table K.1, whose sum is 3688
-    return round(min(100.0, max(1.0, (200 - mean) / 2 if mean <= 100 else 5000 / mean)))
-
-
-def _density(length: int, image: Image.Image) -> float:
-    return round(length / (image.width * image.height), 4)
 
 
 def _video(
@@ -242,10 +224,7 @@ def _video(
             names = [f"{sha256}/{window.start + i * data.every}" for i in range(scorer.frames)]
             places = shelf.add(store_as(torch.from_numpy(window.images)[None], data.codec)[0], names)
             items.append(Item(number, window.start, tuple(places)))
-    header: Header = {"format": path.suffix[1:].upper(), "width": video.width, "height": video.height}
-    header |= {"frames": video.count, "frames/s": round(float(video.rate), 3)}
-    pixels = video.width * video.height * max(1, video.count)
-    return items, header | {"bytes/pixel": round(path.stat().st_size / pixels, 5)}
+    return items, headers.of_video_outside(path, video)
 
 
 def _sequence(shots: Sequence[Item], scorer: Scorer, windows: int) -> Iterator[Item]:

@@ -93,7 +93,7 @@ def rate(auc: ArrayLike, error: ArrayLike | None = None, n_real: ArrayLike = 200
     if np.any((table[played] < 0) | (table[played] > 1)):
         raise ValueError(f"expected AUCs from 0 to 1, got {np.nanmin(table):g} to {np.nanmax(table):g}.")
     cells, (d, g) = np.flatnonzero(played), table.shape
-    values, covariance = _d_prime(table, error, n_real, n_fake, cells)
+    values, covariance = d_prime(table, error, n_real, n_fake, cells)
     row, column = np.divmod(cells, g)
     graph = coo_array((np.ones(len(cells)), (row, d + column)), shape=(d + g, d + g))
     count, group = connected_components(graph, directed=False)
@@ -200,7 +200,7 @@ def duality_gap(payoff: ArrayLike, row: ArrayLike | int = -1, column: ArrayLike 
     return float((game @ column_mix).max() - (row_mix @ game).min())
 
 
-def _d_prime(
+def d_prime(
     table: Floats, error: ArrayLike | None, n_real: ArrayLike, n_fake: ArrayLike, cells: NDArray[np.int64]
 ) -> tuple[Floats, Floats]:
     """d' of the cells played, and their covariance by the delta method."""

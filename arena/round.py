@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from arena.alarms import Seen, alarms, line
+from arena.audit_run import brief, pass_audit
 from arena.build import build
 from arena.config import RunConfig
 from arena.data.codec import store_as
@@ -125,9 +127,11 @@ class Arena:
                 "quality": done["record"]["quality"],
                 "truth": done["record"].get("truth", {}),
                 "insight": done["record"].get("insight", {}),
+                "alarms": done["record"].get("alarms", []),
                 "before": done["judge before"]["scores"] if self.generator else None,
                 "after": done["judge after"]["scores"],
                 "baseline": done["judge after"]["baseline"],
+                "audit": brief(self.ledger, r),
                 "seconds": {phase: result["seconds"] for phase, result in done.items()},
                 "images_per_second": {
                     phase: result["images"] / max(result["seconds"], 1e-9)
@@ -169,6 +173,7 @@ class Arena:
 
     def train_detector(self, r: int) -> dict[str, Any]:
         config, batch = self.config, self.config.detector_batch
+        pass_audit(self.ledger, config, self.data, {split: self.fakes(r, split) for split in SPLITS}, r)
         clips = self.detector.frames > 1
         feed, held = self.labelled(r, batch, "detector", clips), self.held(r, clips)
         fit = self.fit("detector", self.detector, feed, r, config.detector_steps, look=self.look(r), val=held)
@@ -321,10 +326,14 @@ class Arena:
     def record(self, r: int) -> dict[str, Any]:
         fakes = self.fakes(r, "judge")
         quality: dict[str, Any] = {}
+        seen = []
         for way, store in zip(self.ways, fakes, strict=False):  # of given fakes no distance is taken
             reals, others = self.data.reals["judge", way.target], self.data.reals["train", way.target]
-            scores = self.panel.score(*(some.stills()[:] for some in (store, reals, others)))
+            images, real, train = (some.stills()[:] for some in (store, reals, others))
+            scores = self.panel.score(images, real, train, known=train)
             quality |= {way.of(metric): value for metric, value in scores.items()}
+            sources = self.data.sources["judge", way.source].stills()[:] if self.has_source else None
+            seen.append(Seen(images, real, sources, way.name, scores))
         drawn = draw_sheets(self, r, fakes)
         inside = self.look_inside(r, fakes)
         if "method" in inside:
@@ -333,7 +342,11 @@ class Arena:
         folder, about = f"rounds/{r:02d}", {"contains": "synthetic images", **self.marks, "Round": r}
         rows = ({"file": f"{folder}/{name}.png", "rows": what, **about} for name, what in drawn.items())
         self.ledger.write_lines(f"{folder}/pictures.jsonl", rows)
-        return {"quality": quality, "truth": self.truth_scores(r, fakes), "insight": inside}
+        judged = (self.ledger.read_arrays(f"rounds/{old:02d}/scores.npz") for old in range(r + 1))
+        found = alarms(seen, [(arrays["after_real"], arrays["after_fake"]) for arrays in judged])
+        for alarm in found:
+            self.watch.note(line(alarm))
+        return {"quality": quality, "truth": self.truth_scores(r, fakes), "insight": inside, "alarms": found}
 
     def look_inside(self, r: int, fakes: list[Store]) -> dict[str, Any]:
         """Why the detector decides as it does on a fixed panel, and how its features lie (arena/insight.py)."""
@@ -380,5 +393,5 @@ class Arena:
         if not hasattr(self, "_panel"):
             from arena.metrics.quality import quality_panel
 
-            self._panel = quality_panel(self.device)
+            self._panel = quality_panel(self.device, scores="round")
         return self._panel

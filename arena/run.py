@@ -70,7 +70,7 @@ def run(config: RunConfig, root: Path, watch: Any, command: str = "") -> dict[st
         if ledger.has("summary.json"):
             done = ledger.read("summary.json", "schema", "status", "rounds")
             if done["status"] == "finished":
-                return finish(ledger, done)
+                return finish(ledger, done, config, watch)
         fabric = build.fabric(config.device, config.precision)
         if not ledger.has("run.json"):
             started = datetime.now(UTC).isoformat(timespec="seconds")
@@ -98,12 +98,23 @@ def run(config: RunConfig, root: Path, watch: Any, command: str = "") -> dict[st
         facts["ended"] = datetime.now(UTC).isoformat(timespec="seconds")
         ledger.write("summary.json", summary)
         ledger.trim_saves()
-        return finish(ledger, summary)
+        return finish(ledger, summary, config, watch)
 
 
-def finish(ledger: Ledger, summary: dict[str, Any]) -> dict[str, Any]:
+def finish(ledger: Ledger, summary: dict[str, Any], config: RunConfig, watch: Any) -> dict[str, Any]:
+    """Let all rounds meet (arena/game.py) and write the report. A run is finished without either."""
     from arena.report import write_report
 
+    if config.generator and not ledger.has("game/game.json"):
+        from arena.build import fabric
+        from arena.game import Game
+
+        watch.phase(config.rounds - 1, "matrix")
+        try:
+            Game(ledger, config, fabric(config.device, config.precision)).play()
+        except Exception as error:
+            reason = str(error) or type(error).__name__
+            watch.note(f"no matrix of the rounds ({reason}): `arena matrix {ledger.root}` makes it")
     write_report(ledger.root)
     return summary
 

@@ -36,6 +36,9 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Any other setting, as in detector.lr=1e-4."
         ),
+        click.option(
+            "--allow-leak", is_flag=True, help="Go on although the audit finds that the files give the label away."
+        ),
         click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON instead of a table."),
     )
     for option in reversed(options):
@@ -139,7 +142,7 @@ def embedded_or_folder(source: str | None) -> dict[str, Any]:
 def play(
     direct: dict[str, Any], data: dict[str, Any], note: str, *, out: Path | None, file: Path | None,
     preset: str | None, size: int | None, max_bad: str | None, max_pixels: int | None, pairs: tuple[str, ...],
-    as_json: bool, alone: bool = False,
+    as_json: bool, allow_leak: bool, alone: bool = False,
 ) -> None:  # fmt: skip
     """Settle the settings, play or continue the run, and print its figures. `alone`: a detector without a generator."""
     from arena import run as running
@@ -169,7 +172,7 @@ def play(
     if stored is None:
         if alone:
             layers = [{"generator": None, "rounds": 1, "replay": 0.0}, *layers]
-        config = resolve(layers, preset or "quick")
+        config = resolve([*layers, *([{"allow_leak": True}] if allow_leak else [])], preset or "quick")
         if alone:
             config = with_looks(config)
             if not (config.data.real and config.data.fake):
@@ -179,7 +182,7 @@ def play(
             click.echo(f"{note[0].upper()}{note[1:]}. See `arena list`.", err=True)
     else:
         assert out is not None
-        config = stored
+        config = stored.model_copy(update={"allow_leak": stored.allow_leak or allow_leak})
         if any(layers) or preset:
             asked = over(stored, layers)
             running.check_same(out, stored, asked.model_copy(update={"preset": preset or stored.preset}))
@@ -196,6 +199,7 @@ def with_looks(config: Any) -> Any:
 def show(config: Any, out: Path, as_json: bool, command: str, continuing: bool) -> None:
     """Play and print."""
     from arena import run as running
+    from arena.errors import LeakError
     from arena.watch import watch
 
     go_on = f"arena {command} --out {shlex.quote(str(out))}"
@@ -208,6 +212,10 @@ def show(config: Any, out: Path, as_json: bool, command: str, continuing: bool) 
         shown.close()
         click.echo(f"arena: {stop}. Go on with: {go_on}", err=True)
         raise click.exceptions.Exit(130) from None
+    except LeakError as leak:
+        shown.close()
+        click.echo(f"arena: {leak}\nGo on all the same with: {go_on} --allow-leak", err=True)
+        raise click.exceptions.Exit(1) from None
     except KeyboardInterrupt:
         if (out / "run.json").exists():
             click.echo(f"\nGo on from the last save with: {go_on}", err=True)

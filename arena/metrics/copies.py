@@ -108,7 +108,7 @@ def _nearest(asked: list[Tensor], bank: Tensor) -> list[Nearest]:
 
 
 def _both_ways(images: Tensor) -> Tensor:
-    return torch.cat([_describe(part) for half in (images, images.flip(3)) for part in half.split(_ASKED)])
+    return torch.cat([describe(part) for half in (images, images.flip(3)) for part in half.split(_ASKED)])
 
 
 def _checked(images: Any) -> Tensor:
@@ -118,7 +118,7 @@ def _checked(images: Any) -> Tensor:
     return tensor
 
 
-def _describe(images: Tensor) -> Tensor:
+def describe(images: Tensor) -> Tensor:
     """Unit rows of 960 numbers, zeros for a flat image."""
     edge = round(images.shape[-1] / 16)  # what a turn fills with black or white
     inner = signed(images)[..., edge : images.shape[-2] - edge, edge : images.shape[-1] - edge]
@@ -138,11 +138,11 @@ def _views(images: Tensor) -> Tensor:
     small = signed(images)
     if small.shape[-1] > 32:
         small = F.adaptive_avg_pool2d(small, 32)
-    described = [_describe(images)]
+    described = [describe(images)]
     for angle, (side, x, y) in VIEWS[1:]:
         c, s = side * cos(radians(angle)), side * sin(radians(angle))
         grid = F.affine_grid(
             torch.tensor([[c, -s, x], [s, c, y]]).expand(len(small), 2, 3), list(small.shape), align_corners=False
         )
-        described.append(_describe(F.grid_sample(small, grid, padding_mode="reflection", align_corners=False)))
+        described.append(describe(F.grid_sample(small, grid, padding_mode="reflection", align_corners=False)))
     return torch.stack(described)

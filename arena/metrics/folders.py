@@ -189,7 +189,14 @@ def make_extractor(
         return RandomConv(int(seed or 0), device)
     if features == "spectrum":
         return Spectrum(device)
-    raise InputError(f"expected features to be inception, conv704, conv704-sSEED or spectrum, got {features!r}.")
+    if ":" in features:
+        from arena.metrics.module_features import module_extractor
+
+        return module_extractor(features, device, batch_size)
+    raise InputError(
+        f"expected features to be inception, conv704, conv704-sSEED, spectrum, torchvision:NAME or module:attr, "
+        f"got {features!r}."
+    )
 
 
 def image_files(folder: str | Path) -> list[Path]:
@@ -232,7 +239,7 @@ def _features_of(files: list[Path], extractor: Extractor, batch_size: int, progr
         if progress:
             progress(len(rows), len(files))
 
-    for index, image in enumerate(_decoded(files, 4 * batch_size)):
+    for index, image in enumerate(decoded(files, 4 * batch_size)):
         if not extractor.resizes and waiting and tuple(image.shape) not in waiting:
             size, other = next(iter(waiting)), tuple(image.shape)
             raise InputError(
@@ -250,7 +257,7 @@ def _features_of(files: list[Path], extractor: Extractor, batch_size: int, progr
     return np.stack([rows[index] for index in range(len(files))])
 
 
-def _decoded(files: Iterable[Path], ahead: int) -> Iterator[Tensor]:
+def decoded(files: Iterable[Path], ahead: int) -> Iterator[Tensor]:
     """The images of the files in order, `ahead` of them decoded at a time by threads."""
     files = list(files)
     with ThreadPoolExecutor() as pool:

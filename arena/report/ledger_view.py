@@ -66,6 +66,7 @@ class Distance:
     n: float | None = None
     floor: float | None = None
     features: str = ""
+    better: str = "lower"
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,8 @@ class Round:
     distances: list[Distance] = field(default_factory=list)
     truths: list[Truth] = field(default_factory=list)
     insight: Mapping[str, Any] = field(default_factory=dict)
+    alarms: list[Mapping[str, Any]] = field(default_factory=list)
+    audit: Mapping[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
 
@@ -157,7 +160,8 @@ def _round(entry: Mapping[str, Any]) -> Round:
             continue
         name, _, direction = key.partition(":")
         n, floor, features = number(given.get("n")), number(given.get("floor")), str(given.get("features") or "")
-        distances.append(Distance(name, direction, estimate, n, floor, features))
+        better = str(given.get("better") or "lower")
+        distances.append(Distance(name, direction, estimate, n, floor, features, better))
     truths = []
     for key, given in mapping(entry.get("truth")).items():
         estimate = _estimate(given, "value", "low", "high")
@@ -172,6 +176,8 @@ def _round(entry: Mapping[str, Any]) -> Round:
     return Round(
         truths=truths,
         insight=mapping(entry.get("insight")),
+        alarms=[mapping(alarm) for alarm in entry.get("alarms") or []],
+        audit=mapping(entry.get("audit")),
         number=entry["round"],
         before=_score(entry.get("before")),
         after=_score(entry.get("after")),

@@ -7,8 +7,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
 
+from arena.report import game, plots, round_files, table, words
 from arena.report import ledger_view as view
-from arena.report import plots, round_files, table, words
 from arena.report.ledger_view import Estimate, Round, Score, directions, distance_names, family_of, mapping, player
 from arena.report.round_files import Damaged, Picture, round_folder, shown_rounds
 
@@ -23,7 +23,15 @@ FAMILIES = {
     "fid": "Fréchet distance of Inception features",
     "rfd": "Fréchet distance of random-convolution features",
     "kid": "kernel distance (unbiased, may be negative)",
+    "fd": "Fréchet distance of another network's features",
     "sfd": "Fréchet distance of log-power spectra",
+    "swd": "sliced Wasserstein distance of patches",
+    "precision": "share of fakes among the reals",
+    "recall": "share of reals among the fakes",
+    "density": "how densely reals lie about the fakes",
+    "coverage": "share of reals with a fake near by",
+    "is": "Inception Score, of the fakes alone",
+    "copied": "share of fakes that copy a training image",
 }
 T = TypeVar("T")
 
@@ -78,6 +86,9 @@ def render(run: Path) -> str:
         table=table.round_table(summary),
         curves=detection_curves(here.rounds),
         distances=distance_curves(here.rounds),
+        game=here.file(game.view, here.run / "game" / "game.json"),
+        audits=[{"round": entry.number, **entry.audit} for entry in here.rounds if entry.audit],
+        alarms=[{"round": entry.number, **alarm} for entry in here.rounds for alarm in entry.alarms],
         truths=table.truth_table(summary),
         how={truth.name: truth.how for entry in here.rounds for truth in entry.truths},
         histograms=histograms(here),
@@ -185,7 +196,7 @@ def distance_curves(rounds: Sequence[Round]) -> list[dict[str, Any]]:
         found.append({
             "name": family if others else first, "what": FAMILIES.get(family_of(first), ""), "labels": labels,
             "n": last.n, "seeds": [name.removeprefix(f"{family}-") for name in (first, *others)] if others else [],
-            "features": last.features, "floors": bool(floors),
+            "features": last.features, "floors": bool(floors), "better": last.better,
             "svg": markup(plots.rounds_plot(series, floors=floors, faint=faint)),
         })  # fmt: skip
     return found

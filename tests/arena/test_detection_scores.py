@@ -121,6 +121,100 @@ def test_the_interval_covers_a_known_auc_as_often_as_it_says():
         assert 930 <= inside <= 972  # 950 +- 3 binomial standard errors
 
 
+def naive_paired_variance(real_a, fake_a, real_b, fake_b) -> float:
+    """DeLong 1988, equation 5, by its definition: the 2 x 2 covariances of the components of all m x n pairs."""
+    wins = [
+        np.array([[1.0 if f > r else 0.5 if f == r else 0.0 for r in real] for f in fake])
+        for real, fake in ((real_a, fake_a), (real_b, fake_b))
+    ]
+    of_fakes, of_reals = (np.cov([pairs.mean(axis) for pairs in wins]) for axis in (1, 0))
+    contrast = np.array([1, -1])
+    return contrast @ (of_fakes / len(fake_a) + of_reals / len(real_a)) @ contrast
+
+
+def two_detectors(rng, n, m, skill_a=1.0, skill_b=1.0, shared=1.0):
+    """Scores of two detectors that see the same of an image (`shared`), and each something of its own."""
+    real, fake = shared * rng.normal(0, 1, n), shared * rng.normal(0, 1, m)
+    return [
+        part
+        for skill in (skill_a, skill_b)
+        for part in (real + rng.normal(0, 1, n), fake + skill + rng.normal(0, 1, m))
+    ]
+
+
+@pytest.mark.parametrize("size", [(60, 40), (7, 5), (2, 2)])
+@pytest.mark.parametrize("rounded", [False, True])
+def test_the_paired_variance_equals_the_pairwise_definition(size, rounded):
+    scores = two_detectors(np.random.default_rng(3), *size, 1.0, 1.8)
+    scores = [np.round(some) for some in scores] if rounded else scores
+    difference, low, high, p = detection.delong_paired(*scores)
+    assert difference == pytest.approx(detection.auc(*scores[:2]) - detection.auc(*scores[2:]), abs=1e-12)
+    error, normal = np.sqrt(naive_paired_variance(*scores)), NormalDist()
+    assert p == pytest.approx(2 * normal.cdf(-abs(difference) / error), abs=1e-10)
+    assert (low, high) == pytest.approx((max(-1, difference - 1.959964 * error), min(1, difference + 1.959964 * error)))
+    assert detection.delong_paired(*scores[2:], *scores[:2]) == pytest.approx((-difference, -high, -low, p))
+
+
+def test_the_paired_interval_covers_a_known_difference_and_p_is_uniform_without_one():
+    rng, normal = np.random.default_rng(1), NormalDist()
+    truth = normal.cdf(1.6 / 2) - normal.cdf(1.0 / 2)  # fakes' and reals' scores have variance 2 each
+    inside = rejected = 0
+    for _ in range(1000):
+        _, low, high, _ = detection.delong_paired(*two_detectors(rng, 120, 100, 1.6, 1.0))
+        inside += low <= truth <= high
+        rejected += detection.delong_paired(*two_detectors(rng, 120, 100))[3] < 0.05
+    assert 930 <= inside <= 970  # 950 +- 3 binomial standard errors
+    assert 30 <= rejected <= 70
+
+
+def test_the_paired_p_agrees_with_a_permutation_test():
+    """Under the null the two detectors' scores of an image may be swapped, once both are ranks (Bandos et al. 2005)."""
+    rng = np.random.default_rng(5)
+    real_a, fake_a, real_b, fake_b = two_detectors(rng, 150, 130, 1.25, 0.95)
+    ranks = [np.argsort(np.argsort(np.r_[real, fake])) for real, fake in ((real_a, fake_a), (real_b, fake_b))]
+    seen, draws = detection.delong_paired(real_a, fake_a, real_b, fake_b), 2000
+    larger = 0
+    for _ in range(draws):
+        swap = rng.random(280) < 0.5
+        a, b = np.where(swap, ranks[1], ranks[0]), np.where(swap, ranks[0], ranks[1])
+        gap = detection.auc(a[:150], a[150:]) - detection.auc(b[:150], b[150:])
+        larger += abs(gap) >= abs(seen[0])
+    assert 0.005 < seen[3] < 0.6
+    assert larger / draws == pytest.approx(seen[3], abs=0.04)
+
+
+def test_pairing_sees_what_two_separate_intervals_hide():
+    """The fine difference of two detectors that see mostly the same."""
+    scores = two_detectors(np.random.default_rng(2), 300, 300, 2.6, 2.0, shared=3.0)
+    a, b = detection.delong(*scores[:2]), detection.delong(*scores[2:])
+    assert a[1] < b[2]  # the intervals overlap
+    difference, low, _, p = detection.delong_paired(*scores)
+    assert 0 < low < difference
+    assert p < 0.05
+
+
+def test_paired_scores_without_variance():
+    real, fake = np.arange(100.0), np.arange(100.0) + 30
+    none = 1 - 0.025 ** (1 / 100)  # no pair of 100 told apart
+    assert detection.delong_paired(real, fake, real, fake) == pytest.approx((0, -none, none, 1))
+    assert detection.delong_paired(real, fake, np.exp(real / 9), np.exp(fake / 9)) == pytest.approx((0, -none, none, 1))
+    difference, low, high, p = detection.delong_paired(real, real + 200, real, np.full(100, -1.0))  # 1 against 0
+    assert (difference, high) == (1, 1)
+    assert low == pytest.approx(2 * 0.025 ** (1 / 100) - 1)
+    assert p == pytest.approx(2 * 0.5**100)
+    better = detection.delong_paired(real, real + 200, np.zeros(100), np.zeros(100))  # 1 against guessing
+    worse = detection.delong_paired(np.zeros(100), np.zeros(100), real, real + 200)
+    assert better[0] == 0.5
+    assert better[1] > 0.3
+    assert better[3] < 1e-4
+    assert worse == pytest.approx((-better[0], -better[2], -better[1], better[3]))
+    assert detection.delong_paired([0.0], [1.0], [1.0], [0.0])[3] > 0.5  # one pair tells nothing
+    with pytest.raises(ValueError, match="same images"):
+        detection.delong_paired(real, fake, real[:-1], fake)
+    with pytest.raises(ValueError, match="NaN"):
+        detection.delong_paired(real, fake, real, np.r_[fake[:-1], np.nan])
+
+
 def test_perfect_separation_keeps_an_honest_interval():
     value, low, high = detection.delong(np.zeros(100), np.ones(100))
     assert (value, high) == (1.0, 1.0)

@@ -83,7 +83,7 @@ def event(place, challenge):
     write_folder(place / "noise", noise)
     for name, fakes in (("good", "eigen"), ("poor", "noise")):  # whom a detector of noise helps against nobody
         arena("train", "spectrum", "--preset", "smoke", "--real", public / "train", "--fake", place / fakes,
-              "--set", "detector_steps=30", "--set", "data.codec=jpeg-90", "--set", f"data.size={SIZE}",
+              "--set", "detector_steps=30", "--set", f"data.size={SIZE}", "--allow-leak",
               "--out", place / name)  # fmt: skip
     zips = place / "submissions"
     zips.mkdir()
