@@ -5,6 +5,7 @@
     RUN/data/                     manifest.jsonl and one array of uint8 images (n 3 s s) a split and domain
     RUN/state/                    the players as they stand: PLAYER.json names the newest saves, PLAYER-*.ckpt are they
     RUN/rounds/00/                phases/*.json (what stands here is done), losses, fakes, scores, pictures, weights
+    RUN/game/                     game.json and logits: every round's detector on every round's fakes
     RUN/report.html
 
 No other module writes there.
