@@ -8,13 +8,7 @@ Killed and started again it goes on where it stood. One broken submission stops 
 """
 
 import hashlib
-import os
-import re
-import shutil
-import stat
-import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,43 +25,15 @@ from arena.files import atomic, read_json, write_json
 from arena.pictures import png, sheet
 from arena.seeds import rng
 from arena.submission import quality, sandbox, standings
-from arena.submission.archive import Problem, printable
 from arena.submission.challenge import Keys, manifest, open_challenge, open_keys
-from arena.submission.check import Checked, box, check, judged, sha256
+from arena.submission.check import box, judged, sha256
+from arena.submission.entries import Entrance, Entry, Progress, stands
 from arena.submission.media import preview
-from arena.submission.schema import Challenge, Submission
+from arena.submission.schema import Challenge
 from arena.submission.standings import HOUSE, Fakes, Judge, Row
 
-Progress = Callable[[str, int, int], None]  # what, done, total
 NEEDS = ("onnx", "onnxruntime")
 CONTROL = "jpeg-75"  # what reals are recompressed as, to find detectors that look at the codec
-
-
-@dataclass
-class Entry:
-    """A team's submission on its way through the scoring."""
-
-    key: str
-    team: str
-    file: str
-    sha256: str
-    problems: list[Problem]
-    notes: list[str] = field(default_factory=list)
-    reasons: list[str] = field(default_factory=list)
-    submission: Submission | None = None
-    folder: Path | None = None
-    headers: list[Row] = field(default_factory=list)
-    model: Row | None = None
-    scores: np.ndarray | None = None
-    owner: str = ""
-
-    def __post_init__(self) -> None:
-        """Two names that look or read alike are one team."""
-        self.owner = unicodedata.normalize("NFKC", self.team).casefold()
-
-    @property
-    def fakes(self) -> bool:
-        return self.submission is not None and self.submission.fakes is not None and not self.problems
 
 
 def score(
@@ -114,7 +80,7 @@ class Event:
 
     def play(self, zips: Sequence[Path], others: int) -> Row:
         """All stages, in order."""
-        entries = self.checked(zips)
+        entries = Entrance(self.challenge, self.work, self.keep_images, self.progress).checked(zips)
         reals, train = self.reals(), self.train()
         fakes = {entry.key: self.fakes(entry) for entry in entries if entry.fakes}
         qualities = [self.rated(entry, entries, fakes, reals, train) for entry in entries if entry.key in fakes]
@@ -125,78 +91,7 @@ class Event:
         self.publish(board, entries, fakes)
         return board
 
-    # 1: the checks
-
-    def checked(self, zips: Sequence[Path]) -> list[Entry]:
-        entries: list[Entry] = []
-        for i, path in enumerate(zips):
-            entry = self.entry(path)
-            twin = next((other for other in entries if entry.sha256 and other.sha256 == entry.sha256), None)
-            if twin:
-                twin.notes.append(f"{printable(path.name)} is the same file, and was left out")
-            else:
-                entries.append(entry)
-            self.progress("checking", i + 1, len(zips))
-        owners = [entry.owner for entry in entries]
-        for entry in entries:
-            if owners.count(entry.owner) > 1:
-                count = owners.count(entry.owner)
-                entry.notes.append(f"{count} submissions name this team: told apart by file, and own to each other")
-                entry.team = f"{entry.team} ({printable(entry.file)})"
-        return entries
-
-    def entry(self, path: Path) -> Entry:
-        """Check a submission, or find what an earlier check found; a copy of it, which cannot change meanwhile."""
-        taken = self.work / "incoming" / path.name
-        taken.parent.mkdir(exist_ok=True)
-        try:
-            digest = take(path, taken, self.challenge.limits.zip_bytes)
-            home = self.work / digest[:32]
-            if not self.known(home / "check.json"):
-                shutil.rmtree(home, ignore_errors=True)
-                found = check(taken, self.challenge, home / "unpacked")
-                found.file = path
-                self.remember(found, home)
-            return self.recall(path, home)
-        except (InputError, ValueError, OSError, MemoryError, RuntimeError) as error:
-            text = str(error) if isinstance(error, InputError) else f"the check itself failed: {type(error).__name__}"
-            name = hashlib.sha256(path.name.encode("utf-8", "surrogateescape")).hexdigest()[:12]
-            problem = Problem(printable(path.name), printable(text, 200))
-            return Entry(f"{_slug(path.stem)}-{name}", printable(path.stem), printable(path.name), "", [problem])
-        finally:
-            taken.unlink(missing_ok=True)
-
-    def known(self, file: Path) -> bool:
-        """Whether a check or a run has an end that stands: a failure stands as long as the seconds are the same."""
-        if not file.is_file():
-            return False
-        found = read_json(file)
-        return not (found.get("problems") or found.get("why")) or found.get("seconds") == self.challenge.limits.seconds
-
-    def remember(self, found: Checked, home: Path) -> None:
-        if found.items is not None and not found.problems:
-            self.keep_images(home / "items.npy", found.items)
-            shutil.rmtree(home / "unpacked" / "fakes")  # they are in items.npy now
-        write_json(home / "check.json", {
-            "sha256": found.sha256, "team": found.team, "seconds": self.challenge.limits.seconds,
-            "problems": [[p.where, p.text] for p in found.problems],
-            "notes": found.notes, "headers": found.headers, "model": found.model,
-            "scores": None if found.scores is None else found.scores.tolist(),
-            "submission": found.submission.model_dump(mode="json", by_alias=True) if found.submission else None,
-        })  # fmt: skip
-
-    def recall(self, path: Path, home: Path) -> Entry:
-        known = read_json(home / "check.json")
-        said = known["submission"]
-        return Entry(
-            key=f"{_slug(known['team'])}-{known['sha256'][:12]}", team=known["team"], file=printable(path.name),
-            sha256=known["sha256"], problems=[Problem(*p) for p in known["problems"]], notes=list(known["notes"]),
-            submission=Submission.model_validate(said) if said else None, folder=home / "unpacked",
-            headers=known["headers"], model=known["model"],
-            scores=None if known["scores"] is None else np.array(known["scores"]),
-        )  # fmt: skip
-
-    # 2: the images, all on one path: decoded in the limited process, then through the challenge's codec
+    # 1: the images, all on one path: decoded in the limited process, then through the challenge's codec
 
     def keep_images(self, file: Path, items: np.ndarray, plain: bool = False) -> None:
         coded = (
@@ -243,7 +138,7 @@ class Event:
         lines = (self.folder / "private" / "test.csv").read_text().splitlines()[1:]
         return np.array([int(line.split(",")[1]) for line in lines])
 
-    # 3: are the fakes any good, and are they fakes?
+    # 2: are the fakes any good, and are they fakes?
 
     def rated(
         self, entry: Entry, entries: list[Entry], fakes: dict[str, Tensor], reals: Tensor, train: Tensor
@@ -285,7 +180,7 @@ class Event:
         assert isinstance(found, list)
         return found
 
-    # 4: the detectors
+    # 3: the detectors
 
     def judge(self, entry: Entry, fakes: dict[str, Tensor]) -> Judge | None:
         """What a submission's detector says of all that is judged; None where it hands in none."""
@@ -320,7 +215,7 @@ class Event:
     def logits(self, entry: Entry, sets: dict[str, Path]) -> tuple[dict[str, np.ndarray], Row, str | None]:
         """Logits by set, what the run told, and why there are none. What was scored before is not scored again."""
         home, digests = self.work / entry.sha256[:32], {name: sha256(path)[:32] for name, path in sets.items()}
-        if (home / "failed.json").is_file() and self.known(home / "failed.json"):
+        if stands(home / "failed.json", self.challenge.limits.seconds):
             return {}, {}, read_json(home / "failed.json")["why"]
         missing = [name for name in sets if not (home / f"logits-{digests[name]}.npy").is_file()]
         if missing:
@@ -385,7 +280,7 @@ class Event:
             said[some.key], of_reals[some.key] = np.array(kept["fakes"]), np.array(kept["reals"])
         return Judge(HOUSE, "the house (spectrum)", said, reals=of_reals)
 
-    # 5: the board
+    # 4: the board
 
     def board(self, entries: list[Entry], qualities: list[Fakes], judges: list[Judge], others: int) -> Row:
         labels = self.labels if self.challenge.n_test else np.zeros(0, int)
@@ -483,26 +378,6 @@ class Event:
         return found
 
 
-def take(path: Path, to: Path, most: int) -> str:
-    """Copy a regular file and return its sha256. Raises InputError for a link, anything else, and one too large."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as error:
-        raise InputError("a link, or a file that cannot be read: hand in the zip itself") from error
-    digest, size = hashlib.sha256(), 0
-    with os.fdopen(handle, "rb") as source:
-        if not stat.S_ISREG(os.fstat(source.fileno()).st_mode):
-            raise InputError("no regular file: hand in the zip itself")
-        with to.open("wb") as copy:
-            while block := source.read(1 << 20):
-                size += len(block)
-                if size > most:
-                    raise InputError(f"a file of more than {most / 1e6:g} MB: hand in less")
-                digest.update(block)
-                copy.write(block)
-    return digest.hexdigest()
-
-
 def _by_sha(entry: Entry) -> str:
     return entry.sha256
 
@@ -515,7 +390,3 @@ def logit(scores: np.ndarray) -> np.ndarray:
 
 def _images(file: Path) -> Tensor:
     return torch.from_numpy(np.load(file, allow_pickle=False))
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:32] or "team"
