@@ -19,7 +19,8 @@ class KernelReference:
     """The reference side: N x d features whose own kernel sum is computed once.
 
     Features are multiplied in `dtype` and summed in float64. float64 is the default; float32 is about twice as fast and
-    costs an error near 1e-7 of the mean kernel value (compare with the KID before choosing it).
+    moves the KID of 200 and more images by 1e-5 of itself or less, but by more where features are far from 0 (4e-4
+    where their mean is ten times their spread).
     """
 
     def __init__(self, features: ArrayLike, dtype: DTypeLike = np.float64):
