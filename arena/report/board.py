@@ -16,7 +16,6 @@ from arena.faces import plural
 from arena.files import atomic, read_json
 from arena.report import plots
 from arena.report.ledger_view import Estimate, mapping, number
-from arena.report.page import markup
 from arena.report.table import MISSING, amount, interval, percent, unit
 
 SCHEMA = 1
@@ -380,7 +379,7 @@ def ratings(board: Board) -> list[dict[str, Any]]:
     ends = [end for _, entries in found for _, r in entries for end in (r.low, r.value, r.high) if end is not None]
     inks = {"generation": ("fake", "Generators"), "detection": ("real", "Detectors")}
     return [
-        {"title": inks[part][1], "svg": markup(_dots(entries, inks[part][0], (min(ends), max(ends))))}
+        {"title": inks[part][1], "svg": _dots(entries, inks[part][0], (min(ends), max(ends)))}
         for part, entries in found
     ]
 
@@ -440,7 +439,7 @@ def previews(folder: Path, board: Board) -> dict[str, Preview]:
             continue
         width, height = struct.unpack(">II", content[16:24])
         if 0 < width <= PREVIEW_SIDE and 0 < height <= PREVIEW_SIDE:
-            source = markup(f"data:image/png;base64,{base64.b64encode(content).decode()}")
+            source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
             found[key] = Preview(source, width, height)
             room -= len(content)
     return found

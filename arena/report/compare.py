@@ -8,7 +8,7 @@ from typing import Any
 from arena.faces import plural
 from arena.report import plots
 from arena.report.ledger_view import Estimate, Round, directions, distance_names, mapping, rounds_of, versus
-from arena.report.page import flat, markup
+from arena.report.page import flat
 from arena.report.table import MISSING, PERCENT, Table, amount, arrow, duration, interval, percent, two_lines, unit
 
 INKS = ("way0", "fake", "after", "before", "way1", "baseline")
@@ -70,7 +70,7 @@ def curves(runs: Sequence[Found]) -> list[dict[str, Any]]:
             limits = (min(0.47, min(lows) - 0.03), 1.02) if auc else None
             limits = (0.0, min(1.02, max(0.05, 1.15 * max(highs)))) if shares else limits
             svg = plots.rounds_plot(series, chance=0.5 if auc else None, limits=limits, shares=shares, width=plots.WIDE)
-            made.append({"title": title, "about": about, "svg": markup(svg)})
+            made.append({"title": title, "about": about, "svg": svg})
     return made
 
 

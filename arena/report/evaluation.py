@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from arena.faces import plural
 from arena.report import evaluation_plots, plots
 from arena.report.ledger_view import Estimate, mapping
-from arena.report.page import flat, markup
+from arena.report.page import flat
 from arena.report.table import MISSING, PERCENT, Table, interval, percent, two_lines, unit
 
 if TYPE_CHECKING:
@@ -49,10 +49,10 @@ def render(found: Found, real: "np.ndarray", fake: "np.ndarray") -> str:
         title=f"{found['data']['files_real']:,} reals and {found['data']['files_fake']:,} fakes",
         verdict=verdict(found), notes=found["notes"], badges=badges(found), tiles=tiles(found), tables=tables(found),
         series=[(INKS[kind], "dashed" if kind == "videos" else "", names(found)[kind]) for kind in shown],
-        roc=markup(evaluation_plots.roc_plot(curves_of(found), point)),
+        roc=evaluation_plots.roc_plot(curves_of(found), point),
         grouped=bool(found["videos"]) or found["data"]["unit"] != "image",
         banded=any(found[kind]["roc"]["band"] for kind in shown),
-        histogram=markup(plots.histogram(real, fake, threshold, plots.score_span([real, fake], [threshold]))),
+        histogram=plots.histogram(real, fake, threshold, plots.score_span([real, fake], [threshold])),
         reliability=[reliability(found, kind) for kind in shown],
         recalibrated=found["recalibrated"], curves=curves, chains=chains, levels=levels_plot(found),
         bad=found["data"]["bad"][:50], more_bad=max(0, len(found["data"]["bad"]) - 50), seen=found["seen"],
@@ -75,7 +75,7 @@ def reliability(found: Found, kind: str) -> dict[str, Any]:
     """The reliability curve of items or videos."""
     of = found[kind]["calibration"]
     svg = evaluation_plots.reliability_plot(of["reliability_curve"], INKS[kind])
-    return {"name": names(found)[kind], "ece": of["ece"], "svg": markup(svg)}
+    return {"name": names(found)[kind], "ece": of["ece"], "svg": svg}
 
 
 def counts(found: Found) -> str:
@@ -237,7 +237,7 @@ def robustness(found: Found) -> tuple[list[dict[str, Any]], Table | None]:
             )
         ticks = [(place, f"{place:g}" if none is not None or place != start else "none") for place, _ in series[0][2]]
         svg = evaluation_plots.curve_plot(series, ticks, axis, limits, falling=falling)
-        plotted.append({"title": title, "svg": markup(svg)})
+        plotted.append({"title": title, "svg": svg})
     chains = [entry for entry in found["robustness"] if len(entry["steps"]) > 1]
     return plotted, _conditions(found, chains, "name") if chains else None
 
@@ -252,9 +252,7 @@ def levels_plot(found: Found) -> Any:
         if found[kind]
     ]
     ticks = [(float(place), entry["name"]) for place, entry in enumerate(entries)]
-    return markup(
-        evaluation_plots.curve_plot(series, ticks, "H.264", _limits(found, found["levels"]), width=plots.WIDE)
-    )
+    return evaluation_plots.curve_plot(series, ticks, "H.264", _limits(found, found["levels"]), width=plots.WIDE)
 
 
 def _limits(found: Found, conditions: Sequence[Found]) -> tuple[float, float]:

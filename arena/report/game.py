@@ -381,7 +381,7 @@ def curves(found: Found) -> dict[str, Any] | None:
     )  # fmt: skip
     styles = {"--": "dashed", ":": "dotted"}
     legend = [(ink, styles.get(style.lstrip("os"), ""), name) for _, ink, style, name in CURVES]
-    return {"svg": _markup(svg), "legend": legend}
+    return {"svg": svg, "legend": legend}
 
 
 def skills(found: Found) -> list[dict[str, Any]]:
@@ -391,7 +391,7 @@ def skills(found: Found) -> list[dict[str, Any]]:
         return []
     ends = [end for side in ("detectors", "generators") for x in skill[side] for end in (x["low"], x["high"])]
     return [
-        {"title": title, "svg": _markup(_dots(skill[side], ink, (min(ends), max(ends))))}
+        {"title": title, "svg": _dots(skill[side], ink, (min(ends), max(ends)))}
         for side, ink, title in (("detectors", "real", "Detectors"), ("generators", "fake", "Generators"))
     ]
 
@@ -413,9 +413,3 @@ def _dots(entries: Sequence[Mapping[str, Any]], ink: str, span: tuple[float, flo
     axes.set_xlabel("skill, in units of d′")
     axes.xaxis.get_major_locator().set_params(nbins=5)
     return plots.as_svg(figure)
-
-
-def _markup(svg: str) -> Any:
-    from markupsafe import Markup
-
-    return Markup(svg)

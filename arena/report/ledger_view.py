@@ -67,6 +67,7 @@ class Distance:
     floor: float | None = None
     features: str = ""
     better: str = "lower"
+    curve: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,8 @@ def _round(entry: Mapping[str, Any]) -> Round:
         name, _, direction = key.partition(":")
         n, floor, features = number(given.get("n")), number(given.get("floor")), str(given.get("features") or "")
         better = str(given.get("better") or "lower")
-        distances.append(Distance(name, direction, estimate, n, floor, features, better))
+        curve = mapping(given.get("curve"))
+        distances.append(Distance(name, direction, estimate, n, floor, features, better, curve))
     truths = []
     for key, given in mapping(entry.get("truth")).items():
         estimate = _estimate(given, "value", "low", "high")

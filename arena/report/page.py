@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
 
-from arena.report import game, plots, round_files, table, words
+from arena.report import game, plots, round_files, spectra, table, words
 from arena.report import ledger_view as view
 from arena.report.ledger_view import Estimate, Round, Score, directions, distance_names, family_of, mapping, player
 from arena.report.round_files import Damaged, Picture, round_folder, shown_rounds
@@ -86,6 +86,7 @@ def render(run: Path) -> str:
         table=table.round_table(summary),
         curves=detection_curves(here.rounds),
         distances=distance_curves(here.rounds),
+        spectra=spectra.views(here.rounds),
         game=here.file(game.view, here.run / "game" / "game.json"),
         audits=[{"round": entry.number, **entry.audit} for entry in here.rounds if entry.audit],
         alarms=[{"round": entry.number, **alarm} for entry in here.rounds for alarm in entry.alarms],
@@ -165,12 +166,12 @@ def detection_curves(rounds: Sequence[Round]) -> dict[str, Any]:
     if series:
         low = min(auc.value if auc.low is None else auc.low for _, _, points in series for _, auc in points)
         limits = (min(0.47, low - 0.03), 1.02)
-        found["auc"] = markup(plots.rounds_plot(series, chance=0.5, limits=limits, width=plots.WIDE))
+        found["auc"] = plots.rounds_plot(series, chance=0.5, limits=limits, width=plots.WIDE)
     series = [(kind, kinds[kind], points) for kind, points in escapes.items() if points]
     if series:
         high = max(escape.high or escape.value for _, _, points in series for _, escape in points)
         limits = (0.0, min(1.02, max(0.05, 1.15 * high)))
-        found["escape"] = markup(plots.rounds_plot(series, limits=limits, shares=True, width=plots.WIDE))
+        found["escape"] = plots.rounds_plot(series, limits=limits, shares=True, width=plots.WIDE)
     return found
 
 
@@ -197,7 +198,7 @@ def distance_curves(rounds: Sequence[Round]) -> list[dict[str, Any]]:
             "name": family if others else first, "what": FAMILIES.get(family_of(first), ""), "labels": labels,
             "n": last.n, "seeds": [name.removeprefix(f"{family}-") for name in (first, *others)] if others else [],
             "features": last.features, "floors": bool(floors), "better": last.better,
-            "svg": markup(plots.rounds_plot(series, floors=floors, faint=faint)),
+            "svg": plots.rounds_plot(series, floors=floors, faint=faint),
         })  # fmt: skip
     return found
 
@@ -221,7 +222,7 @@ def histograms(here: Gatherer) -> list[dict[str, Any]]:
         for kind, (real, fake) in both.items():
             span = plots.score_span([scores for pair in both.values() for scores in pair], thresholds)
             svg = plots.histogram(real, fake, judged[kind].threshold, span)
-            panels.append({"kind": kind, "auc": judged[kind].auc, "svg": markup(svg)})
+            panels.append({"kind": kind, "auc": judged[kind].auc, "svg": svg})
         if panels:
             found.append({"round": entry.number, "panels": panels})
     return found
@@ -284,7 +285,7 @@ def insight(here: Gatherer) -> dict[str, Any]:
     if space:
         rounds = sorted({int(r) for r in space["round"]})
         found |= {
-            "map": markup(plots.map_plot(space["points"], space["round"])),
+            "map": plots.map_plot(space["points"], space["round"]),
             "how": space["how"],
             "rounds": rounds,
         }
@@ -293,7 +294,7 @@ def insight(here: Gatherer) -> dict[str, Any]:
 
 def _picture(number: int, picture: Picture, path: Path) -> dict[str, Any]:
     source = f"data:{picture.mime};base64,{base64.b64encode(picture.content).decode()}"
-    return {"round": number, "source": markup(source), "width": picture.width, "height": picture.height,
+    return {"round": number, "source": source, "width": picture.width, "height": picture.height,
             "reduced": picture.reduced, "path": path.as_posix()}  # fmt: skip
 
 
@@ -310,7 +311,7 @@ def losses(here: Gatherer) -> list[dict[str, Any]]:
         curves = []
         for name in names:
             parts = [fit.get(name, np.full(len(next(iter(fit.values()))), np.nan)) for fit in fits]
-            curves.append({"name": name, "svg": markup(plots.loss_plot(parts, ink))})
+            curves.append({"name": name, "svg": plots.loss_plot(parts, ink)})
         if curves:
             found.append({"player": player(here.summary, who), "role": who, "curves": curves, "rounds": len(fits)})
     return found
@@ -334,7 +335,7 @@ def time_spent(rounds: Sequence[Round]) -> dict[str, Any] | None:
         rates = [entry.rates[name] for entry in timed if name in entry.rates]
         rows.append({"name": name, "ink": inks[name], "seconds": spent, "share": spent / whole if whole else None,
                      "rate": median(rates) if rates else None})  # fmt: skip
-    return {"svg": markup(plots.time_plot(shown, stacks)), "rows": rows, "total": whole}
+    return {"svg": plots.time_plot(shown, stacks), "rows": rows, "total": whole}
 
 
 def data_facts(here: Gatherer) -> dict[str, Any]:
@@ -378,10 +379,3 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
                 text = ", ".join(map(str, entry)) or "none"
             found.append((f"{prefix}{key}", text[:1000]))
     return found[:300]
-
-
-def markup(text: str) -> Any:
-    """Text that is this package's own (an SVG, a data URI) and must not be escaped."""
-    from markupsafe import Markup
-
-    return Markup(text)

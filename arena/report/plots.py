@@ -230,7 +230,11 @@ def new_figure(height: float, width: float = WIDTH, left: float = 40) -> tuple[A
 
 
 def as_svg(figure: Any) -> str:
-    """The figure as an <svg> for a page: no prologue, ids, styles or metadata of its own, the same bytes each time."""
+    """The figure as an <svg> for a page, which need not be escaped (`markupsafe.Markup`).
+
+    It has no prologue, ids, styles or metadata of its own, and the same bytes each time.
+    """
+    from markupsafe import Markup
     from matplotlib import rc_context
 
     buffer = io.StringIO()
@@ -250,7 +254,7 @@ def as_svg(figure: Any) -> str:
     svg = svg.replace("<g/>", "").replace("<g></g>", "").replace("<defs></defs>", "")
     for ink, colour in STAND_IN.items():
         svg = svg.replace(colour, f"var(--{ink})")
-    return svg.strip()
+    return Markup(svg.strip())
 
 
 def _own_ids(svg: str) -> str:

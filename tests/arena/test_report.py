@@ -124,6 +124,13 @@ def make_ledger(run, rounds=3, *, size=32, status="finished", baseline=True, fid
                     key = f"{evil}{metric}:{way}" if way else metric
                     quality[key] = {"value": value, "low": value * 0.93, "high": value * 1.07, "n": n, "floor": floor,
                                     "features": "random convolutions, 704 dims"}  # fmt: skip
+                    if metric == "sfd":
+                        at = np.arange(1, size // 2 + 1) / size
+                        reals = -20 - 30 * np.log10(at * size)
+                        bump = np.where(at > 0.4, (6 + 3 * place) / (1 + r), 0.0)
+                        curves = {"frequency": at, "reals": reals, "reals_low": reals - 4, "reals_high": reals + 4}
+                        curves["fakes"] = reals + bump
+                        quality[key]["curve"] = {line: curve.tolist() for line, curve in curves.items()}
         entry["quality"] = quality
         seconds = {"train generator": 75 + r, "forge": 3.1, "judge before": 2.2 * (r > 0), "train detector": 52.0,
                    "judge after": 2.4, "record": 9.5}  # fmt: skip
@@ -246,7 +253,7 @@ def three(tmp_path_factory):
 def test_the_page_is_one_file_with_balanced_tags(three):
     run, _, html, page = three
     assert_self_contained(html, page)
-    assert html.count("<svg") == 2 + 3 + 5 + 9 + 1
+    assert html.count("<svg") == 2 + 3 + 2 + 5 + 9 + 1
     assert page.tags.count("img") == 6
     assert not list(run.glob(".*"))
 
@@ -281,6 +288,24 @@ def test_the_table_shows_the_ledgers_figures(three):
     brief = round_table(summary, brief=True)
     assert brief.headers == [*rows[0][:3], rows[0][7], *rows[0][9:]]
     assert brief.rows == [[*row[:3], row[7], *row[9:]] for row in rows[1:]]
+
+
+def test_the_power_spectra_of_the_first_and_the_last_round_are_drawn(three):
+    html = three[2]
+    assert "Their power spectra" in html
+    for gap in ("2.0 dB more power than reals at 0.41", "3.0 dB more power than reals at 0.41"):  # 6 / 3 and 9 / 3
+        assert f"after round 2: at most {gap} cycles per pixel" in html
+    assert html.count("</i>of round 0</span>") == 2
+
+
+@pytest.mark.parametrize("harm", [{"fakes": [1.0]}, {"reals": "no"}, {"frequency": None}, {"fakes": ["a"] * 16}])
+def test_damaged_spectra_are_not_drawn(tmp_path, harm):
+    summary = make_ledger(tmp_path / "run", rounds=1, ways=("",))
+    curve = summary["rounds"][0]["quality"]["sfd"]["curve"]
+    for damage, drawn in (({}, True), (harm, False)):
+        summary["rounds"][0]["quality"]["sfd"]["curve"] = {**curve, **damage}
+        (tmp_path / "run" / "summary.json").write_text(json.dumps(summary))
+        assert ("Their power spectra" in read(tmp_path / "run")[0]) == drawn
 
 
 def test_the_same_ledger_gives_the_same_bytes(three, tmp_path):
