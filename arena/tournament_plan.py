@@ -260,7 +260,11 @@ def detector_settings(
     settled = resolve(layers, config.preset)
     asked = settled.detector.options.get("frames", 1)
     if asked > 1 and frames != {asked}:
-        raise InputError(f"detector {key} looks at clips of {asked} frames, and not all generators forge such clips.")
+        forged = " and ".join(map(str, sorted(frames)))
+        raise InputError(
+            f"detector {key} looks at clips of {asked} frames, and the generators forge {forged} at a time. Expected data "
+            f"with `source: faces-clips, frames: {asked}` for every generator."
+        )
     return settled
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -152,6 +153,29 @@ def test_a_training_on_a_planted_leak_stops_until_it_is_allowed(faces, tmp_path)
     assert (entry["leak"], entry["allowed"], entry["stops"][0]) == (True, True, "JPEG quality")
     assert next(row for row in entry["container"] if row["name"] == "JPEG quality")["low"] > 0.6
     assert CliRunner().invoke(main, ["train", "--out", str(tmp_path / "run")]).exit_code == 0  # finished: shown again
+
+
+@pytest.mark.parametrize("rate", [25, 30])
+def test_a_training_on_videos_of_two_frame_rates_stops(faces, tmp_path, rate):
+    pytest.importorskip("av")
+    from arena.faces.video import Plain, Writer
+
+    for word, some, fps in (("real", faces[:24], 25), ("fake", faces[24:48], rate)):
+        (tmp_path / word).mkdir()
+        for i, image in enumerate(some.transpose(0, 2, 3, 1)):
+            path = tmp_path / word / f"{i:02d}.mp4"
+            with Writer(path, Plain(Fraction(fps)), synthetic=None, crf=18, preset="ultrafast") as writer:
+                for k in range(4):
+                    writer.write(np.roll(image, k, 0), k / fps)
+    words = ["train", "spectrum", "--real", str(tmp_path / "real"), "--fake", str(tmp_path / "fake"), "--json"]
+    words += ["--preset", "smoke", "--steps", "3", "--device", "cpu", "--out", str(tmp_path / "run")]
+    result = CliRunner().invoke(main, words)
+    audited = json.loads((tmp_path / "run/rounds/00/audit.json").read_text())
+    if rate == 25:
+        assert (result.exit_code, audited["leak"]) == (0, False), result.output
+    else:
+        assert (result.exit_code, audited["stops"][0]) == (1, "frame rate"), result.output
+        assert "stopped before the detector of round 0 trains: leak: frame rate alone" in result.stderr
 
 
 def test_a_training_on_clean_folders_is_not_stopped(faces, tmp_path):

@@ -312,7 +312,7 @@ def test_shared_reals_are_scored_once(config):
         ({"generators": {"x": {"run": "/nowhere", "steps": 3}}}, "takes part as it is; leave out steps"),
         ({"generators": {"x": {"run": "/nowhere"}}}, "/nowhere is no run"),
         ({"generators": {"=x": {"name": "cyclegan"}}}, "'=x' is no name for a generator"),
-        ({"detectors": {"cnn_lstm": {}}}, "looks at clips"),
+        ({"detectors": {"cnn_lstm": {}}}, "looks at clips of 3 frames, and the generators forge 1 at a time"),
         ({"settings": {"seed": 3}}, "settings.seed: a tournament settles that itself"),
         ({"settings": {"generator_step": 3}}, "unknown key 'generator_step'"),
         ({"data": {"one": {"size": 64}, "two": {"source": "faces-two"}}}, "images of one size are needed"),
@@ -327,6 +327,21 @@ def test_mistakes_are_told_in_one_line_before_anything_is_played(config, tmp_pat
         play(read_config(str(file)), tmp_path / "out")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_detectors_of_clips_and_of_stills_meet_on_clips(yamls, tmp_path):
+    """A clip of grey frames is told by both kinds; a clip is one item of the cells' counts."""
+    found = play(settle({
+        "preset": "smoke", "data": {"clips": {"source": "faces-clips", "frames": 3}},
+        "generators": {name: {"name": str(yamls / f"{name}.yaml"), "steps": 2} for name in ("grey", "identity")},
+        "detectors": {"colour": {"name": str(yamls / "colour.yaml"), "steps": 40}, "cnn_lstm": {"steps": 4}},
+        "leave_one_out": False,
+    }), tmp_path / "out")  # fmt: skip
+    assert found["failed"] == found["skipped"] == []
+    told = cell(found, "colour", "grey", "grey")
+    assert told["auc"] > 0.9
+    assert (told["n_real"], told["n_fake"]) == (32, 32)  # judge clips of both directions, not frames
+    assert cell(found, "cnn_lstm", "grey", "identity")["auc"] == 0.5
 
 
 def test_folders_of_others_and_unknown_names_are_refused(config, tmp_path):
