@@ -262,8 +262,8 @@ def detector_settings(
     if asked > 1 and frames != {asked}:
         forged = " and ".join(map(str, sorted(frames)))
         raise InputError(
-            f"detector {key} looks at clips of {asked} frames, and the generators forge {forged} at a time. Expected data "
-            f"with `source: faces-clips, frames: {asked}` for every generator."
+            f"detector {key} looks at clips of {asked} frames, and the generators forge {forged} at a time. Expected "
+            f"data with `source: faces-clips, frames: {asked}` for every generator."
         )
     return settled
 

@@ -1,11 +1,11 @@
 """The tables and the page of an audit, from its figures alone (docs/audit.md)."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from arena.report.ledger_view import Estimate
 from arena.report.table import MISSING, Table, interval, unit
+from arena.report.templates import fill
 
 Found = Mapping[str, Any]
 
@@ -57,14 +57,9 @@ def _sides(row: Found, word: str) -> str:
 
 def render(found: Found) -> str:
     """The page, self-contained."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
     after = found.get("after")
-    return environment.get_template("audit.html").render(
+    return fill(
+        "audit.html",
         found=found, after=after, tables=tables(found, after), constant=constant(found),
         told=[entry for entry in found["findings"] if entry["severity"] != "fine"],
     )  # fmt: skip

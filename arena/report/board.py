@@ -17,6 +17,7 @@ from arena.files import atomic, read_json
 from arena.report import plots
 from arena.report.ledger_view import Estimate, mapping, number
 from arena.report.table import MISSING, amount, interval, percent, unit
+from arena.report.templates import fill
 
 SCHEMA = 1
 PARTS = ("generation", "detection", "scores")
@@ -95,16 +96,10 @@ def _spreadsheet(value: Any) -> str:
 
 def render(board: Board, shown: Mapping[str, "Preview"] | None = None) -> str:
     """The page, self-contained; `shown` holds previews by the team's key. The same board gives the same bytes."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {"plain": plain, "name_of": name_of, "sha256": _sha256}
     board = _checked(board, "board.json")
     challenge, teams = mapping(board["challenge"]), rows_of(board, "teams")
-    return environment.get_template("board.html").render(
+    return fill(
+        "board.html", {"plain": plain, "name_of": name_of, "sha256": _sha256},
         id=challenge.get("id"), title=challenge.get("title") or "A duel of generators and detectors",
         sentences=standings(board), badges=badges(challenge), tiles=tiles(board), warnings=board.get("warnings") or [],
         generation=table(rows_of(board, "generation"), GENERATION), scores=table(rows_of(board, "scores"), SCORES),
@@ -386,7 +381,7 @@ def ratings(board: Board) -> list[dict[str, Any]]:
 
 def _dots(entries: Sequence[tuple[str, Estimate]], ink: str, span: tuple[float, float]) -> str:
     """One line a team: a dot and its interval. Names come in afterwards: nothing of a stranger's meets matplotlib."""
-    from markupsafe import escape
+    from markupsafe import Markup, escape
 
     figure, axes = plots.new_figure(0.65 + 0.3 * len(entries), plots.WIDE, left=124)
     colour, places = plots.STAND_IN[ink], range(len(entries))
@@ -404,7 +399,8 @@ def _dots(entries: Sequence[tuple[str, Estimate]], ink: str, span: tuple[float, 
     axes.set_xlabel("rating")
     axes.xaxis.get_major_locator().set_params(nbins=5)
     svg = plots.as_svg(figure)
-    return re.sub(r"@(\d+)@", lambda found: str(escape(_fit(entries[int(found[1])][0]))), svg)
+    named = re.sub(r"@(\d+)@", lambda found: str(escape(_fit(entries[int(found[1])][0]))), svg)
+    return Markup(named)
 
 
 def _fit(name: str, room: int = 19) -> str:

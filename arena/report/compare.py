@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from arena.faces import plural
@@ -10,6 +9,7 @@ from arena.report import plots
 from arena.report.ledger_view import Estimate, Round, directions, distance_names, mapping, rounds_of, versus
 from arena.report.page import flat
 from arena.report.table import MISSING, PERCENT, Table, amount, arrow, duration, interval, percent, two_lines, unit
+from arena.report.templates import fill
 
 INKS = ("way0", "fake", "after", "before", "way1", "baseline")
 Found = Mapping[str, Any]
@@ -17,14 +17,9 @@ Found = Mapping[str, Any]
 
 def render(found: Found) -> str:
     """The page, self-contained. The same figures give the same bytes."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
     runs = found["runs"]
-    return environment.get_template("compare.html").render(
+    return fill(
+        "compare.html",
         title=f"{plural(len(runs), 'run')} side by side", verdict=verdict(found), legend=legend(runs),
         who=[(run["name"], versus(run), run["status"]) for run in runs], curves=curves(runs),
         differences=difference_table(found), finals=final_table(runs), tests=paired_table(found),

@@ -1,7 +1,6 @@
 """The page of an evaluation, its tables and its verdict, from the evaluation's figures alone (docs/evaluate.md)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arena.faces import plural
@@ -9,6 +8,7 @@ from arena.report import evaluation_plots, plots
 from arena.report.ledger_view import Estimate, mapping
 from arena.report.page import flat
 from arena.report.table import MISSING, PERCENT, Table, interval, percent, two_lines, unit
+from arena.report.templates import fill
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,18 +33,13 @@ Found = Mapping[str, Any]
 
 def render(found: Found, real: "np.ndarray", fake: "np.ndarray") -> str:
     """The page, self-contained. real, fake: the items' logits."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
     best = found["videos"] or found["items"]
     shown = [kind for kind in INKS if found[kind]]
     point = best["false_alarms"], 1 - best["escape"]
     threshold = found["protocol"]["threshold"]
     curves, chains = robustness(found)
-    return environment.get_template("evaluation.html").render(
+    return fill(
+        "evaluation.html",
         detector=found["detector"], run=found["checkpoint"].get("Run", ""),
         title=f"{found['data']['files_real']:,} reals and {found['data']['files_fake']:,} fakes",
         verdict=verdict(found), notes=found["notes"], badges=badges(found), tiles=tiles(found), tables=tables(found),

@@ -11,6 +11,7 @@ from arena.report import game, plots, round_files, spectra, table, words
 from arena.report import ledger_view as view
 from arena.report.ledger_view import Estimate, Round, Score, directions, distance_names, family_of, mapping, player
 from arena.report.round_files import Damaged, Picture, round_folder, shown_rounds
+from arena.report.templates import fill
 
 PICTURE_BYTES = 3_000_000  # of all pictures together; base64 adds a third, and the page stays below 5 MB
 LOSSES = 24  # loss curves shown per player
@@ -59,18 +60,13 @@ class Gatherer:
 
 def render(run: Path) -> str:
     """The whole page. Raises InputError where there is no run, or its summary is damaged."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     here = Gatherer(run)
     summary = here.summary
     settings, provenance = mapping(summary.get("settings")), mapping(summary.get("provenance"))
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {"unit": table.unit, "percent": table.percent, "amount": table.amount}
-    environment.filters |= {"duration": table.duration, "arrow": table.arrow}
-    return environment.get_template("report.html").render(
+    filters = {form.__name__: form for form in (table.unit, table.percent, table.amount, table.duration, table.arrow)}
+    return fill(
+        "report.html",
+        filters,
         run=str(summary.get("run") or run.resolve().name),
         status=str(summary.get("status") or "unknown"),
         versus=view.versus(summary),

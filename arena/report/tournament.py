@@ -11,6 +11,7 @@ from arena.report import board
 from arena.report.ledger_view import Estimate, mapping, number
 from arena.report.page import flat
 from arena.report.table import MISSING, PERCENT, Table, duration, interval, unit
+from arena.report.templates import fill
 
 SCHEMA = 1
 HEAT = 40  # percent of colour at most in a cell: its text keeps a contrast of 5 on light and on dark
@@ -46,14 +47,10 @@ def write_page(folder: Path) -> Path:
 def render(found: Found) -> str:
     """The page, self-contained. The same result gives the same bytes."""
     import yaml
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
     config = {key: value for key, value in found["config"].items() if value}
-    return environment.get_template("tournament.html").render(
+    return fill(
+        "tournament.html",
         title=f"{plural(len(found['columns']), 'generator')}, {plural(len(found['detectors']), 'detector')}",
         about=found["about"], verdict=verdict(found), badges=badges(found), columns=found["columns"],
         matrices=matrices(found), seeds=len(found["config"]["seeds"]), crosses=crosses(found),
