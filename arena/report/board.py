@@ -1,33 +1,35 @@
-"""The leaderboard of an event, as a page and as spreadsheets, from board.json alone; its strings are strangers'."""
+"""The leaderboard of an event as a page, from board.json alone; its strings are strangers'."""
 
 import base64
-import csv
-import io
 import re
 import struct
-import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from arena.errors import InputError
 from arena.faces import plural
 from arena.files import atomic, read_json
 from arena.report import plots
+from arena.report.board_data import (
+    PARTS,
+    Board,
+    checked,
+    estimate,
+    fitting,
+    name_of,
+    pairs_of,
+    plain,
+    rows_of,
+)  # fmt: skip
 from arena.report.ledger_view import Estimate, mapping, number
 from arena.report.table import MISSING, amount, interval, percent, unit
 from arena.report.templates import fill
 
-SCHEMA = 1
-PARTS = ("generation", "detection", "scores")
 PREVIEW_BYTES, ALL_PREVIEWS = 400_000, 3_000_000  # base64 adds a third, and the page stays below 5 MB
 PREVIEW_SIDE = 4096  # px: a small file may unpack to a picture that stops the reader's browser
-BLANK = "\u115f\u1160\u2800\u3164\uffa0"  # letters by the book, yet nothing to see
-JOINERS = "\u200c\u200d"  # Persian, Hindi and emoji need them
 UP, DOWN = "ascending", "descending"
 HEAT = 40  # percent of colour at most in a cell of the matrix: its text keeps a contrast of 5 on light and on dark
-Board = Mapping[str, Any]
 Form = Callable[[float | None], str]
 
 
@@ -37,7 +39,7 @@ def write_board(folder: Path) -> Path:
     FOLDER/teams/KEY/preview.png is shown where it is a PNG below 400 kB, for teams that were scored alone: what was
     thrown out may hold copies of real people's pictures. Raises InputError where board.json is missing or damaged.
     """
-    board = _checked(read_json(Path(folder) / "board.json"), Path(folder) / "board.json")
+    board = checked(read_json(Path(folder) / "board.json"), Path(folder) / "board.json")
     html = render(board, previews(Path(folder), board)).encode("utf-8", "replace")
     path = Path(folder) / "leaderboard.html"
     with atomic(path) as file:
@@ -45,58 +47,9 @@ def write_board(folder: Path) -> Path:
     return path
 
 
-def _checked(board: Any, where: Path | str) -> Board:
-    if not isinstance(board, Mapping) or not mapping(board.get("challenge")):
-        raise InputError(f"{where} is damaged: expected a board with its challenge. `arena submit score` rewrites it.")
-    if board.get("schema") != SCHEMA:
-        raise InputError(f"{where} has schema {board.get('schema')!r}, this version reads {SCHEMA}. Score again.")
-    return board
-
-
-def write_csv(folder: Path, board: Board) -> None:
-    """Write FOLDER/teams.csv (a row a team, all figures) and FOLDER/matrix.csv (a row a pair that was played)."""
-    board = _checked(board, "board.json")
-    rows: dict[str, dict[str, Any]] = {}
-    for part in ("teams", *PARTS):
-        for row in rows_of(board, part):
-            key = str(row.get("key"))
-            entry = rows.setdefault(key, {"key": key, "team": row.get("team"), "status": "house"})
-            prefix = "" if part == "teams" else "model_" if row.get("model") is True else f"{part}_"
-            for name, value in row.items():
-                if isinstance(value, Mapping):
-                    entry |= {f"{prefix}{name}_{inner}".removesuffix("_value"): value[inner] for inner in value}
-                elif name not in ("key", "team"):
-                    entry[f"{prefix}{name}"] = value
-    header = list(dict.fromkeys(name for row in rows.values() for name in row))
-    _write_rows(Path(folder) / "teams.csv", header, [[row.get(name) for name in header] for row in rows.values()])
-    figures = ("value", "low", "high", "n_real", "n_fake")
-    pairs = [
-        [detector.get("key"), generator.get("key"), *(found.get(name) for name in figures)]
-        for detector, generator, found in _pairs(mapping(board.get("matrix")))
-        if estimate(found)
-    ]
-    _write_rows(Path(folder) / "matrix.csv", ["detector", "generator", "auc", *figures[1:]], pairs)
-
-
-def _write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([[_spreadsheet(cell) for cell in row] for row in (header, *rows)])
-    with atomic(path) as file:
-        file.write(text.getvalue().encode())
-
-
-def _spreadsheet(value: Any) -> str:
-    """A cell that no spreadsheet takes for a formula."""
-    if isinstance(value, list | tuple):
-        value = "; ".join(plain(entry) for entry in value)
-    text = plain(value)
-    numeric = re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text, re.ASCII)
-    return f"'{text}" if text[:1] in tuple("=+-@＝＋－＠") and not numeric else text
-
-
 def render(board: Board, shown: Mapping[str, "Preview"] | None = None) -> str:
     """The page, self-contained; `shown` holds previews by the team's key. The same board gives the same bytes."""
-    board = _checked(board, "board.json")
+    board = checked(board, "board.json")
     challenge, teams = mapping(board["challenge"]), rows_of(board, "teams")
     return fill(
         "board.html", {"plain": plain, "name_of": name_of, "sha256": _sha256},
@@ -111,43 +64,6 @@ def render(board: Board, shown: Mapping[str, "Preview"] | None = None) -> str:
         previews=shown or {}, protocol=[(plain(row[0]), plain(row[1])) for row in board.get("protocol") or []],
         protections=board.get("protections") or [],
     )  # fmt: skip
-
-
-def plain(text: Any, most: int = 600) -> str:
-    """A stranger's text made fit to print: control, bidi and unseen characters named, accents not piled up, cut."""
-    found, marks = list[str](), 0
-    for sign in str("" if text is None else text).strip()[: 2 * most]:
-        kind = unicodedata.category(sign)
-        marks = marks + 1 if kind in ("Mn", "Me") else 0
-        if sign in "\n\r\t\v\f" or kind in ("Zs", "Zl", "Zp"):
-            found.append(" ")
-        elif (kind[0] == "C" and sign not in JOINERS) or sign in BLANK:
-            found.append(f"⟨U+{ord(sign):04X}⟩")
-        elif marks <= 3:
-            found.append(sign)
-    whole = "".join(found)
-    return whole if len(whole) <= most else whole[: most - 1] + "…"
-
-
-def name_of(row: Mapping[str, Any]) -> str:
-    """What a team is called on the page; its key where its name shows nothing. What runs to the left is isolated."""
-    name = plain(row.get("team"), 60)
-    if not name.strip(JOINERS + " "):
-        return plain(row.get("key"), 60) or "(no name)"
-    return f"\u2068{name}\u2069" if any(unicodedata.bidirectional(sign) in ("R", "AL") for sign in name) else name
-
-
-def rows_of(board: Board, part: str) -> list[Mapping[str, Any]]:
-    """The rows of one part of the board, those with a rank first and in its order."""
-    found = [mapping(row) for row in board.get(part) or []]
-    return sorted(found, key=lambda row: (rank is None, rank or 0) if (rank := number(row.get("rank"))) else (True, 0))
-
-
-def estimate(given: Any) -> Estimate | None:
-    """A figure with or without an interval; None where there is none."""
-    given = given if isinstance(given, Mapping) else {"value": given}
-    value = number(given.get("value"))
-    return None if value is None else Estimate(value, number(given.get("low")), number(given.get("high")))
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------------
@@ -250,7 +166,7 @@ def matrix(given: Mapping[str, Any]) -> dict[str, Any] | None:
     """Detectors down, generators across, AUC in each cell, the colour its distance from chance."""
     generators = [mapping(row) for row in given.get("generators") or []]
     lines: dict[int, tuple[str, list[Cell]]] = {}
-    for place, (detector, generator, found) in enumerate(_pairs(given)):
+    for place, (detector, generator, found) in enumerate(pairs_of(given)):
         cell = _figure(estimate(found), unit)
         if isinstance(cell.sort, float | int):
             own = " own" if _is_own(given, detector, generator, found) else ""
@@ -268,15 +184,6 @@ def matrix(given: Mapping[str, Any]) -> dict[str, Any] | None:
 def _is_own(given: Board, detector: Board, generator: Board, found: Any) -> bool:
     """Whether a team met its own fakes: said of the pair itself, or of the whole matrix."""
     return found.get("own") is True or (given.get("own") is True and detector.get("key") == generator.get("key"))
-
-
-def _pairs(given: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any], Any]]:
-    """Each detector with each generator and what came of it, row by row; None where they did not meet."""
-    rows = given.get("cells") or []
-    for down, detector in enumerate(given.get("detectors") or []):
-        cells = (rows[down] or []) if down < len(rows) else []
-        for across, generator in enumerate(given.get("generators") or []):
-            yield mapping(detector), mapping(generator), cells[across] if across < len(cells) else None
 
 
 # ---- words -----------------------------------------------------------------------------------------------------------
@@ -350,7 +257,7 @@ def tiles(board: Board) -> list[dict[str, Any]]:
     ranked = {team.get("key") for team in teams} & set().union(*parts.values())
     told = [f"{len(keys)} in {part}" for part, keys in parts.items() if keys]
     counts = {status: sum(team.get("status") == status for team in teams) for status in ("out", "refused")}
-    own = [_is_own(given, *pair) for pair in _pairs(given) if estimate(pair[2])]
+    own = [_is_own(given, *pair) for pair in pairs_of(given) if estimate(pair[2])]
     below = f"and {plural(sum(own), 'own pair')}, not counted" if any(own) else "detector against fakes"
     return [
         {"title": "Teams", "figure": len(teams), "below": "handed in"},
@@ -368,49 +275,17 @@ def ratings(board: Board) -> list[dict[str, Any]]:
     """A dot plot of ratings for generators and one for detectors, on one scale, the strongest on top."""
     found = []
     for part in ("generation", "detection"):
-        entries = [(name_of(row), rating) for row in rows_of(board, part) if (rating := estimate(row.get("rating")))]
+        entries = [
+            (fitting(name_of(row)), rating) for row in rows_of(board, part) if (rating := estimate(row.get("rating")))
+        ]
         if entries:
             found.append((part, sorted(entries, key=lambda entry: -entry[1].value)))
     ends = [end for _, entries in found for _, r in entries for end in (r.low, r.value, r.high) if end is not None]
     inks = {"generation": ("fake", "Generators"), "detection": ("real", "Detectors")}
     return [
-        {"title": inks[part][1], "svg": _dots(entries, inks[part][0], (min(ends), max(ends)))}
+        {"title": inks[part][1], "svg": plots.dot_plot(entries, inks[part][0], (min(ends), max(ends)), "rating", 124)}
         for part, entries in found
     ]
-
-
-def _dots(entries: Sequence[tuple[str, Estimate]], ink: str, span: tuple[float, float]) -> str:
-    """One line a team: a dot and its interval. Names come in afterwards: nothing of a stranger's meets matplotlib."""
-    from markupsafe import Markup, escape
-
-    figure, axes = plots.new_figure(0.65 + 0.3 * len(entries), plots.WIDE, left=124)
-    colour, places = plots.STAND_IN[ink], range(len(entries))
-    for place, (_, rating) in enumerate(entries):
-        if rating.low is not None and rating.high is not None:
-            axes.plot([rating.low, rating.high], [place, place], color=colour, linewidth=2.0, alpha=0.45)
-    axes.plot([rating.value for _, rating in entries], places, "o", color=colour, markersize=6, markeredgewidth=0)
-    spare = 0.05 * (span[1] - span[0]) or 1.0
-    axes.set_xlim(span[0] - spare, span[1] + spare)
-    axes.set_ylim(len(entries) - 0.4, -0.6)
-    axes.set_yticks(places, [f"@{place}@" for place in places])
-    axes.tick_params(axis="y", labelcolor=plots.STAND_IN["ink"])
-    axes.grid(visible=False, axis="y")
-    axes.grid(visible=True, axis="x", color=plots.STAND_IN["rule"], linewidth=0.6)
-    axes.set_xlabel("rating")
-    axes.xaxis.get_major_locator().set_params(nbins=5)
-    svg = plots.as_svg(figure)
-    named = re.sub(r"@(\d+)@", lambda found: str(escape(_fit(entries[int(found[1])][0]))), svg)
-    return Markup(named)
-
-
-def _fit(name: str, room: int = 19) -> str:
-    """The name as far as it fits beside a plot, wide letters counted twice."""
-    widths = [2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in name]
-    if sum(widths) <= room:
-        return name
-    while name and sum(widths) > room - 1:
-        name, widths = name[:-1], widths[:-1]
-    return name + "…"
 
 
 class Preview(NamedTuple):

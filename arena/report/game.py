@@ -1,6 +1,6 @@
 """The game across rounds as the page and the terminal show it, from game.json alone (docs/matrix.md)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -389,27 +389,12 @@ def skills(found: Found) -> list[dict[str, Any]]:
     skill = found["skill"]
     if len(found["rounds"]) < 2:
         return []
+
+    def named(side: str) -> list[tuple[str, Estimate]]:
+        return [(f"round {entry['round']}", of(entry)) for entry in skill[side]]
+
     ends = [end for side in ("detectors", "generators") for x in skill[side] for end in (x["low"], x["high"])]
     return [
-        {"title": title, "svg": _dots(skill[side], ink, (min(ends), max(ends)))}
+        {"title": title, "svg": plots.dot_plot(named(side), ink, (min(ends), max(ends)), "skill, in units of d′")}
         for side, ink, title in (("detectors", "real", "Detectors"), ("generators", "fake", "Generators"))
     ]
-
-
-def _dots(entries: Sequence[Mapping[str, Any]], ink: str, span: tuple[float, float]) -> str:
-    """One line a round: a dot and its interval."""
-    figure, axes = plots.new_figure(0.65 + 0.24 * len(entries), plots.WIDTH)
-    colour = plots.STAND_IN[ink]
-    for place, entry in enumerate(entries):
-        axes.plot([entry["low"], entry["high"]], [place, place], color=colour, linewidth=2.0, alpha=0.45)
-        axes.plot(entry["value"], place, "o", color=colour, markersize=6, markeredgewidth=0)
-    spare = 0.05 * (span[1] - span[0]) or 1.0
-    axes.set_xlim(span[0] - spare, span[1] + spare)
-    axes.set_ylim(len(entries) - 0.4, -0.6)
-    axes.set_yticks(range(len(entries)), [str(entry["round"]) for entry in entries])
-    axes.set_ylabel("round")
-    axes.grid(visible=False, axis="y")
-    axes.grid(visible=True, axis="x", color=plots.STAND_IN["rule"], linewidth=0.6)
-    axes.set_xlabel("skill, in units of d′")
-    axes.xaxis.get_major_locator().set_params(nbins=5)
-    return plots.as_svg(figure)

@@ -204,6 +204,30 @@ def time_plot(numbers: Sequence[int], phases: Sequence[tuple[str, Sequence[float
     return as_svg(figure)
 
 
+def dot_plot(
+    entries: Sequence[tuple[str, Estimate]], ink: str, span: tuple[float, float], label: str, left: float = 64
+) -> str:
+    """One line an entry: its name in `left` px, a dot and its interval. Names come in afterwards, escaped."""
+    from markupsafe import Markup, escape
+
+    figure, axes = new_figure(0.65 + 0.27 * len(entries), WIDE, left)
+    colour, places = STAND_IN[ink], range(len(entries))
+    for place, (_, found) in enumerate(entries):
+        if found.low is not None and found.high is not None:
+            axes.plot([found.low, found.high], [place, place], color=colour, linewidth=2.0, alpha=0.45)
+    axes.plot([found.value for _, found in entries], places, "o", color=colour, markersize=6, markeredgewidth=0)
+    spare = 0.05 * (span[1] - span[0]) or 1.0
+    axes.set_xlim(span[0] - spare, span[1] + spare)
+    axes.set_ylim(len(entries) - 0.4, -0.6)
+    axes.set_yticks(places, [f"@{place}@" for place in places])
+    axes.tick_params(axis="y", labelcolor=STAND_IN["ink"])
+    axes.grid(visible=False, axis="y")
+    axes.grid(visible=True, axis="x", color=STAND_IN["rule"], linewidth=0.6)
+    axes.set_xlabel(label)
+    axes.xaxis.get_major_locator().set_params(nbins=5)
+    return Markup(re.sub(r"@(\d+)@", lambda found: str(escape(entries[int(found[1])][0])), as_svg(figure)))
+
+
 def _round_axis(axes: Any, numbers: Sequence[int]) -> None:
     step = max(1, -(-len(numbers) // 12))
     axes.set_xticks(numbers[::step], [str(number) for number in numbers[::step]])

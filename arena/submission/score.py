@@ -344,7 +344,8 @@ class Event:
         ]  # fmt: skip
 
     def publish(self, board: Row, entries: list[Entry], fakes: dict[str, Tensor]) -> None:
-        from arena.report.board import write_board, write_csv
+        from arena.report.board import write_board
+        from arena.report.board_csv import write_csv
 
         tables = {table: {row["key"]: row for row in board[table]} for table in ("generation", "detection", "scores")}
         for entry, row in zip(entries, board["teams"], strict=True):

@@ -11,7 +11,9 @@ from browser import Browser, chromium
 from PIL import Image
 
 from arena.errors import InputError
-from arena.report.board import name_of, plain, render, short, standings, write_board, write_csv
+from arena.report.board import render, short, standings, write_board
+from arena.report.board_csv import write_csv
+from arena.report.board_data import name_of, plain
 
 SCRIPT = "<script>alert(1)</script>\"'&{{ 7*7 }}<img src=x onerror=alert(2)>"
 OVERRIDE = "Sly\u202egnp.exe\u2066\x00\x1b[31m"
