@@ -24,6 +24,7 @@ from arena.tournament_config import TournamentConfig
 from arena.tournament_plan import Plan, plan
 
 SCHEMA = 1
+MADE = ("parameters", "seconds_per_step", "quality")
 HEADER = ("detector", "trained on", "seed", "tested on", "auc", "low", "high", "n_real", "n_fake", "seen")
 
 
@@ -56,7 +57,7 @@ def play(
         do(job for job in settled.jobs if job.key not in results)
         found = {
             "schema": SCHEMA, "about": config.about, "config": config.model_dump(), **tables(settled, results, out),
-            "players": players(settled), **of_jobs(settled, results), "provenance": provenance(settled),
+            "players": players(settled, results), **of_jobs(settled, results), "provenance": provenance(settled),
         }  # fmt: skip
         write_json(out / "matrix.json", {key: found[key] for key in ("schema", "columns", "matrix")})
         write_csv(out / "matrix.csv", found)
@@ -84,8 +85,8 @@ def held(out: Path) -> Iterator[None]:
         yield
 
 
-def players(settled: Plan) -> dict[str, Any]:
-    """What played, with all its settings, so that a reader can play it again."""
+def players(settled: Plan, results: Mapping[str, Result]) -> dict[str, Any]:
+    """What played, with all its settings, so that a reader can play it again; of generators what training them gave."""
     first = settled.config.seeds[0]
 
     def settings(job: Any, of: str) -> dict[str, Any]:
@@ -99,6 +100,7 @@ def players(settled: Plan) -> dict[str, Any]:
         row |= {"size": contender.size, "codec": contender.codec, "frames": contender.frames}
         if played.job:
             row |= settings(played.job, "generator") | {"data_settings": played.job.arguments["settings"]["data"]}
+            row["made"] = {k: v for k, v in results[played.job.key].found.items() if k in MADE}
         generators.append(row)
     detectors: dict[str, dict[str, Any]] = {}
     for judge in settled.judges:

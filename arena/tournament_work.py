@@ -15,7 +15,7 @@ from arena.data.feeds import Held, Labelled, Store
 from arena.data.source import Data, open_data
 from arena.errors import InputError
 from arena.jobs import Job
-from arena.ledger import Ledger
+from arena.ledger import Ledger, parts
 from arena.match import frozen_threshold, logits
 from arena.player import open_player
 from arena.round import Way, ways
@@ -91,7 +91,18 @@ def generate(job: Job, root: Path) -> dict[str, Any]:
     """A run of one round, its detector a by-product: OUT/runs/NAME. Goes on where it stopped."""
     config = RunConfig.model_validate(job.arguments["settings"])
     summary = run(config, root / job.output, Silent())
-    return {"data": summary["data"], "quality": summary["rounds"][-1]["quality"], "notes": summary["notes"]}
+    last = summary["rounds"][-1]
+    return {
+        "data": summary["data"], "quality": last["quality"], "notes": summary["notes"],
+        "parameters": parameters(build.build(config.generator, config.seed, "generator")),
+        "seconds_per_step": last["seconds"]["train generator"] / config.generator_steps,
+    }  # fmt: skip
+
+
+def parameters(player: Any) -> int:
+    """How many numbers a player's nets learn, discriminators included, moving averages not."""
+    nets = [part for part in parts(player).values() if isinstance(part, torch.nn.Module)]
+    return sum(p.numel() for p in {p for net in nets for p in net.parameters() if p.requires_grad})
 
 
 def fit(job: Job, root: Path) -> dict[str, Any]:

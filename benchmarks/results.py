@@ -79,7 +79,8 @@ detector of the round before, on fakes that it has never seen. Every figure is i
 
 def table(headers: list[str], rows: list[list[str]]) -> str:
     lines = [headers, ["---"] * len(headers), *rows]
-    return "".join("| " + " | ".join(cell.replace("\n", "<br>") for cell in line) + " |\n" for line in lines)
+    safe = [[cell.replace("|", "\\|").replace("\n", "<br>") for cell in line] for line in lines]
+    return "".join("| " + " | ".join(line) + " |\n" for line in safe)
 
 
 def pace(images_per_second: float | None) -> str:

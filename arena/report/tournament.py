@@ -8,9 +8,9 @@ from arena.errors import InputError
 from arena.faces import plural
 from arena.files import atomic, read_json
 from arena.report import board
-from arena.report.ledger_view import Estimate, mapping, number
+from arena.report.ledger_view import Estimate, Round, main_distance, mapping, number, rounds_of
 from arena.report.page import flat
-from arena.report.table import MISSING, PERCENT, Table, duration, interval, unit
+from arena.report.table import MISSING, PERCENT, Table, amount, arrow, duration, interval, unit
 from arena.report.templates import fill
 
 SCHEMA = 1
@@ -55,6 +55,7 @@ def render(found: Found) -> str:
         about=found["about"], verdict=verdict(found), badges=badges(found), columns=found["columns"],
         matrices=matrices(found), seeds=len(found["config"]["seeds"]), crosses=crosses(found),
         crossed=cross_table(found), detectors=detector_table(found), generators=generator_table(found),
+        made=made_table(found),
         ratings=ratings(found), league=mapping(found.get("league")), failed=found["failed"], skipped=found["skipped"],
         swatches=[(level, round(2 * HEAT * (level - 0.5))) for level in (0.5, 0.75, 1.0)],
         players=flat(found["players"] | {}), who=[*found["players"]["generators"], *found["players"]["detectors"]],
@@ -145,6 +146,34 @@ def generator_table(found: Found) -> Table:
         name = f"{row['name']}\n{row['data']}{', as it came' if row['trained'] else ''}"
         rows.append([str(row["rank"] or MISSING), name, *figures(row, ("unseen", "seen", "leave_one_out"))])
     return Table(headers, rows)
+
+
+def made_table(found: Found) -> Table | None:
+    """What each generator that was trained here has, costs and comes to; several directions side by side."""
+    rows = []
+    for row in found["players"]["generators"]:
+        made = mapping(row.get("made"))
+        if not made:
+            continue
+        entries = rounds_of({"rounds": [{"round": 0, "quality": made.get("quality")}]})
+        seconds, count = number(made.get("seconds_per_step")), number(made.get("parameters"))
+        rows.append([
+            f"{row['name']}\n{row['data']}", f"{count:,.0f}" if count else MISSING,
+            f"{row['generator_steps']:,} × {row['generator_batch']}",
+            f"{1000 * seconds:,.0f} ms" if seconds else MISSING, far(entries),
+        ])  # fmt: skip
+    return Table(["generator", "parameters", "steps × batch", "a step", "distance"], rows) if rows else None
+
+
+def far(rounds: Sequence[Round]) -> str:
+    """The main distance of a run's last round, its directions side by side, with intervals, floors and its name."""
+    seen = [distance for distance in rounds[-1].distances if distance.name == main_distance(rounds)]
+    if not seen:
+        return MISSING
+    ways = ", ".join(arrow(distance.direction) for distance in seen if distance.direction)
+    columns = [(amount(d.estimate.value), interval(d.estimate, amount), amount(d.floor)) for d in seen]
+    figures, intervals, floors = (" / ".join(line) for line in zip(*columns, strict=True))
+    return "\n".join((figures, intervals, f"floor {floors}", f"{seen[0].name} {ways}".strip()))
 
 
 def crosses(found: Found) -> list[dict[str, Any]]:

@@ -15,7 +15,8 @@ from arena.config import names
 from arena.errors import InputError
 from arena.jobs import Job, Local, Result, perform
 from arena.metrics.detection import delong
-from arena.report.tournament import render, write_page
+from arena.report.table import amount
+from arena.report.tournament import made_table, render, write_page
 from arena.tournament import play
 from arena.tournament_command import tournament
 from arena.tournament_config import TournamentConfig, read_config
@@ -89,6 +90,20 @@ def test_planted_players_come_out_as_they_must(played):
     assert colour["seen"]["low"] > colour["unseen"]["high"]
     assert found["generators"][0]["name"] in ("identity", "shift")
     assert found["generators"][-1]["name"] == "grey"
+
+
+def test_what_the_generators_are_and_cost_is_told(played):
+    found = played[1]
+    made = {row["name"]: row["made"] for row in found["players"]["generators"]}
+    assert {name: row["parameters"] for name, row in made.items()} == {"grey": 0, "shift": 3, "identity": 0}
+    assert all(row["seconds_per_step"] > 0 for row in made.values())
+    rows = {row[0].partition("\n")[0]: row for row in made_table(found).rows}
+    far = made["shift"]["quality"]["rfd-conv704-s0:a2b"]
+    assert rows["shift"][1] == "3"
+    assert rows["shift"][4].startswith(amount(far["value"]))
+    assert f"floor {amount(far['floor'])}" in rows["shift"][4]
+    trained = {**found, "players": {"generators": [{"name": "x", "data": "y"}]}}
+    assert made_table(trained) is None
 
 
 def test_cells_are_those_of_the_stored_logits(played, config):
