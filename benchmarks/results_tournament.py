@@ -46,9 +46,16 @@ def generators(found: dict[str, Any]) -> list[dict[str, Any]]:
     return found["players"]["generators"]
 
 
+def asked(value: Any) -> Any:
+    """Settings without those that were left open."""
+    if isinstance(value, dict):
+        return {key: asked(entry) for key, entry in value.items() if entry not in (None, {}, "")}
+    return value
+
+
 def page(found: dict[str, Any], name: str) -> str:
     facts, crossed, made = found["provenance"], cross_table(found), made_table(found)
-    config = {key: value for key, value in found["config"].items() if value}
+    config = asked(found["config"])
     spent = ", ".join(f"{work} {duration(seconds)}" for work, seconds in found["seconds"].items())
     parts = [
         f"# {name}",
