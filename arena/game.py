@@ -33,9 +33,10 @@ from arena.lineage import figures, honesty, table
 from arena.match import logits
 from arena.metrics.detection import auc, delong
 from arena.perturb import gaussian_blur
-from arena.round import Arena, restores
+from arena.round import Arena
 from arena.seeds import address, rng
 from arena.training import Feed, Look, place, stopping, train
+from arena.truth import restores
 from arena.watch import Silent
 from arena.weights import load, read_state
 

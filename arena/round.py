@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from arena import truth
 from arena.alarms import Seen, alarms, line
 from arena.audit_run import brief, pass_audit
 from arena.build import build
@@ -66,16 +67,6 @@ def ways(needs: str, domains: tuple[str, ...]) -> list[Way]:
     return both if needs == "domains" else both[:1]
 
 
-def restores(player: Any) -> bool:
-    """Whether a generator of stills makes fake i as a guess at source i itself, as super-resolution does."""
-    return bool(getattr(player, "restores", False))
-
-
-def from_sources(player: Any) -> bool:
-    """Whether fake i of a generator is made from source i, and not from noise alone."""
-    return player.needs != "stills" or restores(player)
-
-
 class Arena:
     """What all rounds of a run share: the players, the data, the ledger and the clock's settings."""
 
@@ -85,7 +76,7 @@ class Arena:
         self.generator, self.detector = players
         needs = self.generator.needs if self.generator else "labels"
         self.ways = ways(needs, data.domains)
-        self.has_source = self.generator is not None and from_sources(self.generator)
+        self.has_source = self.generator is not None and truth.from_sources(self.generator)
         self.frames = data.summary.get("frames", 1)
         self.run = ledger.root.resolve().name
         self.marks = {
@@ -346,8 +337,8 @@ class Arena:
             scores = self.panel.score(images, real, train, known=train)
             quality |= {way.of(metric): value for metric, value in scores.items()}
             sources = self.data.sources["judge", way.source].stills()[:] if self.has_source else None
-            truths = self.truths_of(way)
-            seen.append(Seen(images, real, sources, way.name, scores, truths.stills()[:] if truths else None))
+            truths = truth.truths_of(self, way)
+            seen.append(Seen(images, real, sources, way.name, scores, None if truths is None else truths.stills()[:]))
         drawn = draw_sheets(self, r, fakes)
         inside = self.look_inside(r, fakes)
         if "method" in inside:
@@ -367,7 +358,7 @@ class Arena:
         from arena.insight import look
 
         every = {old: self.fakes(old, "judge") for old in range(r)} | {r: fakes}
-        swaps = ((way.name, store, wanted) for way, store, wanted in self.swaps(fakes))
+        swaps = ((way.name, store, wanted) for way, store, wanted in truth.swaps(self, fakes))
         marks = self.marks | {"Synthetic": "contains synthetic images: all but the reals", "Round": str(r)}
         try:
             reals = self.data.reals_of("judge")
@@ -380,62 +371,7 @@ class Arena:
         return found.figures
 
     def truth_scores(self, r: int, fakes: list[Store]) -> dict[str, Any]:
-        """How near the fakes come to what they should be, where that is known: the exact swap (two people of the
-        embedded faces), the other picture of a pair, the source that a generator restores.
-        """
-        from arena.metrics.likeness import restoration_scores
-        from arena.metrics.swap import swap_scores
-
-        found: dict[str, Any] = {}
-        for way, store in zip(self.ways, fakes, strict=False):
-            truths = self.truths_of(way)
-            if truths:
-                scores = restoration_scores(store.stills()[:], truths.stills()[:], self.references(way))
-                found |= {way.of(name): score for name, score in scores.items()}
-        for way, store, swaps in self.swaps(fakes):
-            scores = swap_scores(store[:], swaps, {swaps.wanted[0]: self.data.sources["train", way.target][:]})
-            found |= {way.of(name): score for name, score in scores.items()}
-        return found
-
-    def truths_of(self, way: Way) -> Store | None:
-        """What the judged fakes of a direction should be, image by image, where pairs or restoring say it."""
-        if self.data.paired or (self.generator is not None and restores(self.generator)):
-            return self.data.sources["judge", way.target]
-        return None
-
-    def references(self, way: Way) -> dict[str, torch.Tensor]:
-        """What a generator that has learnt nothing would hand in, uint8 N 3 S S each: of pairs the source itself and
-        the mean picture, of a restored image what the generator's `baseline` makes of it.
-        """
-        source = self.data.sources["judge", way.source].stills()
-        if self.data.paired:
-            mean = self.mean_picture(self.data.sources["train", way.target].stills())
-            return {"copy": source[:], "mean": mean.expand(len(source), -1, -1, -1)}
-        if not hasattr(self.generator, "baseline"):
-            return {}
-        with torch.inference_mode():
-            made = [
-                to_uint8(self.generator.baseline(to_float(chunk.to(self.device)))).cpu() for chunk in source.chunks()
-            ]
-        return {"plain": torch.cat(made)}
-
-    @staticmethod
-    def mean_picture(store: Store) -> torch.Tensor:
-        total = torch.stack([chunk.double().sum(0) for chunk in store.chunks()]).sum(0)
-        return (total / len(store)).round().to(torch.uint8)
-
-    def swaps(self, fakes: list[Store]) -> Iterator[tuple[Way, Store, Any]]:
-        """Where the exact swap is known: each direction, its fakes of the judge split, and who should be in them."""
-        people = self.data.people
-        if not people or self.generator.needs != "domains":
-            return
-        from arena.metrics.swap import Swaps
-
-        for way, store in zip(self.ways, fakes, strict=True):
-            shown, wanted = people[way.source], people[way.target]
-            index = self.data.indices["judge", way.source]
-            close = people["close"]
-            yield way, store, Swaps(people["seed"], index, [shown] * len(index), [wanted] * len(index), close=close)
+        return truth.scores(self, fakes)
 
     @property
     def panel(self) -> Any:

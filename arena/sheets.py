@@ -9,6 +9,7 @@ import torch
 from arena.data.feeds import Store, spread
 from arena.pictures import png, sheet
 from arena.training import to_float, to_uint8
+from arena.truth import references
 
 PANEL = 8  # columns of a sample sheet
 
@@ -56,12 +57,13 @@ def panel_rows(arena: Any, way: Any, store: Store) -> Iterator[tuple[str, torch.
     name = {"a2b": ("A", "A as B"), "b2a": ("B", "B as A"), "": ("real", "fake")}[way.name]
     source = arena.data.sources["judge", way.source]
     if arena.data.paired:
-        yield from (("source", panel(source)), ("fake", panel(store)), ("truth", panel(arena.truths_of(way))))
+        truths = arena.data.sources["judge", way.target]
+        yield from (("source", panel(source)), ("fake", panel(store)), ("truth", panel(truths)))
         return
     yield name[0], panel(source)
-    references = arena.references(way)
-    if "plain" in references:
-        yield "plain", references["plain"][spread(len(source), PANEL)]
+    guesses = references(arena, way)
+    if "plain" in guesses:
+        yield "plain", guesses["plain"][spread(len(source), PANEL)]
     if hasattr(arena.generator, "reconstruct"):
         keywords = {"reverse": True} if way.reverse else {}
         with torch.inference_mode():
