@@ -84,23 +84,6 @@ def check_alignment(source, sign=1):
 NAMES = [
     "apple", "bell", "cat", "door", "elm", "fox", "gate", "hut", "inn", "jar", "key", "log", "mug", "net", "oak", "pen",
 ]  # fmt: skip
-    "apple",
-    "bell",
-    "cat",
-    "door",
-    "elm",
-    "fox",
-    "gate",
-    "hut",
-    "inn",
-    "jar",
-    "key",
-    "log",
-    "mug",
-    "net",
-    "oak",
-    "pen",
-]
 
 
 # Layouts
