@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +20,14 @@ from arena.data.feeds import Store, Unlabelled
 from arena.data.source import SPLITS, open_source
 from arena.errors import InputError
 from arena.metrics.likeness import restoration_scores
+from arena.round import Arena
 from arena.run import run
 from arena.watch import Silent
 
 SIZE, MORE = 32, 10  # a is b and ten grey levels
 SMALL = {
     "data": {"size": SIZE, "train": 24, "val": 8, "judge": 20}, "rounds": 1, "generator_steps": 4,
-    "detector_steps": 10, "detector_batch": 8,
+    "detector_steps": 6, "detector_batch": 8,
 }  # fmt: skip
 
 
@@ -459,14 +458,14 @@ class Stop(Silent):
         return show
 
 
-def test_a_run_of_pix2pix_stopped_and_resumed_is_equal_to_the_bit(tmp_path):
+def test_a_run_of_pix2pix_stopped_and_resumed_is_equal_to_the_bit(tmp_path, monkeypatch):
+    monkeypatch.setattr(Arena, "look_inside", lambda arena, r, fakes: {})  # slow, and not what is asked here
     data = {**SMALL["data"], "train": 8, "val": 3, "judge": 8}
     settings = {**SMALL, "data": data, "rounds": 2, "generator_steps": 12, "evade": 0.3, "save_seconds": 0}
     config = resolve([{"generator": "pix2pix", "detector": "spectrum", **settings}], "smoke")
     run(config, tmp_path / "one" / "run", Silent())
-    for round in (0, 1):
-        with pytest.raises(KeyboardInterrupt):
-            run(config, tmp_path / "two" / "run", Stop(round, 9))
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path / "two" / "run", Stop(1, 9))
     run(config, tmp_path / "two" / "run", Silent())
     one, two = (saved_values(tmp_path / name / "run") for name in ("one", "two"))
     assert one.keys() == two.keys()
@@ -474,14 +473,12 @@ def test_a_run_of_pix2pix_stopped_and_resumed_is_equal_to_the_bit(tmp_path):
 
 
 def test_the_command_line_plays_pix2pix(tmp_path):
-    words = [sys.executable, "-m", "arena", "run", "--generator", "pix2pix", "--detector", "spectrum", "--preset"]
-    words += ["smoke", "--rounds", "1", "--data", "faces-drawing", "--device", "cpu", "--out", str(tmp_path / "run")]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert "PSNR" in done.stdout
-    assert "Traceback" not in done.stderr
-    wrong = [*words[:-1], str(tmp_path / "other"), "--data", "faces"]
-    result = CliRunner().invoke(main, wrong[3:], catch_exceptions=False)
+    words = ["run", "--generator", "pix2pix", "--detector", "spectrum", "--preset", "smoke", "--rounds", "1"]
+    words += ["--device", "cpu", "--out", str(tmp_path / "run"), "--data"]
+    result = CliRunner().invoke(main, [*words, "faces-drawing"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert "Against the true pictures" in result.output
+    result = CliRunner().invoke(main, [*words[:-2], str(tmp_path / "other"), "--data", "faces"], catch_exceptions=False)
     assert result.exit_code == 2
     assert "learns from pairs" in result.output
 
