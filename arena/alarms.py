@@ -45,6 +45,7 @@ Alarm = dict[str, Any]
 class Seen:
     """The judged images of one direction, N 3 S S, uint8 or float in [-1, 1]; fake i was made from source i, if any.
 
+    `truths`: what fake i should be, where that is known (pairs, restored images).
     `quality`: the direction's figures by name, without the direction (`coverage-...` and `copied` are used, if there).
     """
 
@@ -53,6 +54,7 @@ class Seen:
     sources: Tensor | None = None
     way: str = ""
     quality: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    truths: Tensor | None = None
 
 
 def alarms(seen: Sequence[Seen], logits: Sequence[tuple[ArrayLike, ArrayLike]] = ()) -> list[Alarm]:
@@ -78,6 +80,21 @@ class Small:
     def __init__(self, seen: Seen):
         self.fakes, self.reals = rows(seen.fakes), rows(seen.reals)
         self.sources = rows(seen.sources) if seen.sources is not None else None
+        self.truths = rows(seen.truths) if seen.truths is not None else None
+
+    def away(self, images: Tensor) -> float:
+        """How far images are from the sources, as a share of how far two sources are apart."""
+        assert self.sources is not None
+        apart = (self.sources - self.sources.roll(len(self.sources) // 2, 0)).abs().mean()
+        return ratio((images - self.sources).abs().mean(), apart)
+
+    def follows(self, images: Tensor) -> float:
+        """Mantel's correlation of the distances among images with those among the sources; NaN where none vary."""
+        assert self.sources is not None
+        both = [torch.pdist(some.mean(1)) for some in (images, self.sources)]
+        if min(float(some.std()) for some in both) < 1e-3:  # nothing varies: that is a collapse
+            return float("nan")
+        return float(torch.corrcoef(torch.stack(both))[0, 1])
 
 
 def rows(images: Tensor) -> Tensor:
@@ -106,13 +123,13 @@ def collapse(seen: Seen, small: Small) -> Alarm | None:
 
 
 def input_copied(small: Small) -> Alarm | None:
-    """A translator hands its source back."""
-    if small.sources is None:
+    """A translator hands its source back (and that is not what it should do)."""
+    if small.sources is None or (small.truths is not None and small.away(small.truths) < COPIED):
         return None
-    step = (small.fakes - small.sources).abs().mean()
-    share = ratio(step, (small.sources - small.sources.roll(len(small.sources) // 2, 0)).abs().mean())
+    share = small.away(small.fakes)
     if share >= COPIED:
         return None
+    step = (small.fakes - small.sources).abs().mean()
     levels = float(step) * 127.5
     sentence = f"The fakes are their sources: {levels:.1f} grey levels apart, {share:.2f} of what two sources are"
     remedy = "Less weight on cycle and identity losses, or more steps; a low AUC means nothing here."
@@ -120,14 +137,11 @@ def input_copied(small: Small) -> Alarm | None:
 
 
 def input_ignored(small: Small) -> Alarm | None:
-    """A translator's fakes do not vary as their sources do: Mantel's correlation of the two sets of distances."""
-    if small.sources is None:
+    """A translator's fakes do not vary as their sources do (though the truths, where they are known, would)."""
+    if small.sources is None or (small.truths is not None and not small.follows(small.truths) >= FOLLOWS):
         return None
-    of_fakes, of_sources = (torch.pdist(some.mean(1)) for some in (small.fakes, small.sources))
-    if min(float(of_fakes.std()), float(of_sources.std())) < 1e-3:  # nothing varies: that is a collapse
-        return None
-    follows = float(torch.corrcoef(torch.stack([of_fakes, of_sources]))[0, 1])
-    if follows >= FOLLOWS:
+    follows = small.follows(small.fakes)
+    if not follows < FOLLOWS:
         return None
     sentence = f"The fakes do not follow their sources: distances among them correlate at {follows:.2f}"
     remedy = "More weight on cycle or reconstruction; check that fakes and sources are paired as they should be."
@@ -137,14 +151,16 @@ def input_ignored(small: Small) -> Alarm | None:
 def inverted(small: Small) -> Alarm | None:
     """Colours are turned round, in all channels or in one."""
     remedy = "A known sink of cycle losses: start again with another seed, or with more weight on the identity loss."
-    if small.sources is not None:
-        fakes, sources = ((some - some.mean(0)) for some in (small.fakes, small.sources))
+    known = small.sources if small.truths is None else small.truths
+    if known is not None:
+        fakes, sources = ((some - some.mean(0)) for some in (small.fakes, known))
         fakes, sources = (some - some.mean(2, keepdim=True) for some in (fakes, sources))
         alike = F.cosine_similarity(fakes, sources, dim=2).median(0).values  # of every channel
         low = float(alike.min())
         if low >= INVERTED:
             return None
-        sentence = f"Colours are inverted in {channels(alike < INVERTED)}: fakes and sources correlate at {low:.2f}"
+        what = "sources" if small.truths is None else "truths"
+        sentence = f"Colours are inverted in {channels(alike < INVERTED)}: fakes and {what} correlate at {low:.2f}"
         return alarm("inverted", "alarm", low, INVERTED, f"{sentence} (alarm below {INVERTED}).", remedy)
     fake, real = small.fakes.mean(0), small.reals.mean(0)
     away = (fake - real).norm(dim=1)

@@ -66,6 +66,7 @@ def file_name(r: int) -> str:
 
 def audit_run(root: Path) -> dict[str, Any]:
     """The audit of a run's data and its newest fakes, made now. Raises InputError where there are none yet."""
+    from arena.build import find
     from arena.data.source import SPLITS, open_data
     from arena.round import ways
     from arena.run import stored_config
@@ -81,7 +82,7 @@ def audit_run(root: Path) -> dict[str, Any]:
         raise InputError(f"{root} has forged nothing yet: there are no fakes to audit.")
     fakes: dict[str, list[Store]] = {}
     for split in SPLITS:
-        for way in ways("domains" if len(data.domains) == 2 else "stills", data.domains):
+        for way in ways(find(config.generator.of).needs, data.domains):
             source = data.reals[split, way.source]
             images = ledger.read_images(f"rounds/{played[-1]}/fakes/{split}-{way.name or 'all'}.npy")
             fakes.setdefault(split, []).append(Store(images, source.names, source.frames, source.videos))

@@ -92,8 +92,11 @@ def list_(as_json: bool) -> None:
         "data": {
             "faces": "Embedded synthetic faces, dark-haired and fair-haired; no real person, nothing to download",
             "faces-clips": "Clips of two people of the embedded faces, for detectors that look at motion",
+            "faces-drawing": "Pairs of a drawing (outlines, no colour) and the embedded face that it was made of",
+            "faces-segments": "Pairs of a map of hair, skin, eyes, clothes ... and the embedded face",
             "faces-two": "Two people of the embedded faces; the exact swap is known, so a face swap can be scored",
-            "FOLDER": "Your images or videos: trainA/ trainB/ testA/ testB/, A/ B/, class folders, or any folder",
+            "FOLDER": "Your images or videos: trainA/ trainB/ testA/ testB/, A/ B/, class folders, or any folder; "
+            "pairs: two folders with equal names, or montages",
         },
         "presets": {name: read_named("run", name).get("about", "") for name in names("run")},
         "tournaments": {name: read_named("tournament", name).get("about", "") for name in names("tournament")},

@@ -15,9 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from arena.errors import InputError
 
 KINDS = {"generator": "gen", "detector": "detect"}
-EMBEDDED = ("faces", "faces-two", "faces-clips")  # the data that the lab draws itself
+PAIRED = ("faces-drawing", "faces-segments")  # of the lab's own data, those in pairs
+EMBEDDED = ("faces", "faces-two", "faces-clips", *PAIRED)  # the data that the lab draws itself
 LABELLED = "labelled"  # the source of a run without a generator: folders of reals and of fakes
-STILLS = ("faces", "faces-two")  # of these, the ones without clips
+STILLS = ("faces", "faces-two", *PAIRED)  # of these, the ones without clips
 
 
 class Strict(BaseModel):
@@ -64,6 +65,9 @@ class DataConfig(Strict):
     windows: int = Field(4, ge=1, le=1000, description="videos: windows of each, spread over its whole length")
     every: int = Field(1, ge=1, le=1000, description="videos: a window takes every n-th frame")
     crop: Literal["whole", "face", "aligned"] = Field("whole", description="videos: the frame's middle, or the face")
+    pairs: Literal["a2b", "b2a"] = Field(
+        "a2b", description="pairs: make b (the right half, the second folder) of a, or a of b"
+    )
     group: str = Field("auto", description="folders: auto, none, parent or prefix:REGEX")
     max_bad: float = Field(10, ge=0, description="folders: unreadable images to skip (a count, or a share)")
     max_pixels: int = Field(40_000_000, ge=1, description="folders: larger images are bad")

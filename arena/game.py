@@ -36,6 +36,7 @@ from arena.perturb import gaussian_blur
 from arena.round import Arena
 from arena.seeds import address, rng
 from arena.training import Feed, Look, place, stopping, train
+from arena.truth import restores
 from arena.watch import Silent
 from arena.weights import load, read_state
 
@@ -64,7 +65,8 @@ class Seats(Arena):
 
     def __init__(self, config: RunConfig, ledger: Ledger, fabric: Any):
         assert config.generator
-        maker = SimpleNamespace(needs=find(config.generator.of).needs)
+        made_by = find(config.generator.of)
+        maker = SimpleNamespace(needs=made_by.needs, restores=restores(made_by))
         detector = build(config.detector, config.seed, "detector")
         super().__init__(config, (maker, detector), open_data(ledger, config.data.codec), ledger, fabric, Silent())
 
@@ -109,7 +111,8 @@ class Game:
 
     @property
     def columns(self) -> list[str]:
-        return [f"{r:02d}" for r in self.rounds] + ["blur", "noise"]
+        sources = ["source"] if self.arena.data.paired else []  # else they are the reals
+        return [f"{r:02d}" for r in self.rounds] + [*sources, "blur", "noise"]
 
     def row(self, name: str, stamp: str, detector: Callable[[], Any], known: Logits | None = None) -> Logits:
         """A detector's logits by column, and of the "real"s; only what neither its file nor the run has is scored."""
@@ -149,6 +152,8 @@ class Game:
             return self.reals
         if column.isdigit():
             return arena.fakes(int(column), "judge")
+        if column == "source":
+            return [arena.data.reals["judge", way.source] for way in arena.ways]
         sources = [(way.name, arena.data.sources["judge", way.source]) for way in arena.ways]
         if column == "blur":
             return [Changed(source, partial(gaussian_blur, sigma=self.blur_sigma), codec) for _, source in sources]
@@ -236,10 +241,10 @@ class Game:
         rounds, arena = self.rounds, self.arena
         names = [f"{r:02d}" for r in rounds]
         paired = arena.has_source
-        rows = [*lineage, frozen, *fresh]
+        rows, source = [*lineage, frozen, *fresh], "source" if arena.data.paired else "real"
         whole = table(
             [row["real"] for row in rows],
-            [[*(row[name] for name in names), row["real"], row["blur"], row["noise"]] for row in rows], paired,
+            [[*(row[name] for name in [*names, source, "blur", "noise"])] for row in rows], paired,
         )  # fmt: skip
         own = table([row["real"] for row in lineage], [[row[name] for name in names] for row in lineage], paired)
         keys = [*map(str, rounds), "spectrum", *(f"fresh-{seed}" for seed in range(len(fresh)))]

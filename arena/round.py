@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from arena import truth
 from arena.alarms import Seen, alarms, line
 from arena.audit_run import brief, pass_audit
 from arena.build import build
@@ -51,17 +52,19 @@ class Way:
 
 
 def ways(needs: str, domains: tuple[str, ...]) -> list[Way]:
-    """Both directions of a translator between two domains; from noise to the one domain of a maker of stills.
+    """Both directions of a translator between two domains, the one of a translator of pairs; from noise to the one
+    domain of a maker of stills.
 
     None where the fakes are given.
     """
     if needs == "labels":
         return []
-    if needs == "domains":
-        a, b = domains
-        return [Way("a2b", a, b, False), Way("b2a", b, a, True)]
-    (domain,) = domains
-    return [Way("", domain, domain, False)]
+    if needs == "stills":
+        (domain,) = domains
+        return [Way("", domain, domain, False)]
+    a, b = domains
+    both = [Way("a2b", a, b, False), Way("b2a", b, a, True)]
+    return both if needs == "domains" else both[:1]
 
 
 class Arena:
@@ -72,7 +75,8 @@ class Arena:
         self.device: torch.device = fabric.device
         self.generator, self.detector = players
         needs = self.generator.needs if self.generator else "labels"
-        self.ways, self.has_source = ways(needs, data.domains), needs == "domains"
+        self.ways = ways(needs, data.domains)
+        self.has_source = self.generator is not None and truth.from_sources(self.generator)
         self.frames = data.summary.get("frames", 1)
         self.run = ledger.root.resolve().name
         self.marks = {
@@ -163,7 +167,7 @@ class Arena:
         config = self.config
         stores, batch = self.data.sources_of("train"), config.generator_batch
         whole = bool(config.evade) and self.detector.frames > 1
-        dataset = Unlabelled(stores, batch, f"{config.seed}/{r}/generator", whole)
+        dataset = Unlabelled(stores, batch, f"{config.seed}/{r}/generator", whole, self.data.paired)
         evade = evading(self.detector, config.evade) if config.evade and r > 0 else nullcontext()
         with evade as penalty:
             keywords = {"penalty": penalty} if penalty else {}
@@ -333,7 +337,8 @@ class Arena:
             scores = self.panel.score(images, real, train, known=train)
             quality |= {way.of(metric): value for metric, value in scores.items()}
             sources = self.data.sources["judge", way.source].stills()[:] if self.has_source else None
-            seen.append(Seen(images, real, sources, way.name, scores))
+            truths = truth.truths_of(self, way)
+            seen.append(Seen(images, real, sources, way.name, scores, None if truths is None else truths.stills()[:]))
         drawn = draw_sheets(self, r, fakes)
         inside = self.look_inside(r, fakes)
         if "method" in inside:
@@ -353,7 +358,7 @@ class Arena:
         from arena.insight import look
 
         every = {old: self.fakes(old, "judge") for old in range(r)} | {r: fakes}
-        swaps = ((way.name, store, wanted) for way, store, wanted in self.swaps(fakes))
+        swaps = ((way.name, store, wanted) for way, store, wanted in truth.swaps(self, fakes))
         marks = self.marks | {"Synthetic": "contains synthetic images: all but the reals", "Round": str(r)}
         try:
             reals = self.data.reals_of("judge")
@@ -366,27 +371,7 @@ class Arena:
         return found.figures
 
     def truth_scores(self, r: int, fakes: list[Store]) -> dict[str, Any]:
-        """Where the exact swap is known (two people of the embedded faces): how near the fakes come to it."""
-        from arena.metrics.swap import swap_scores
-
-        found: dict[str, Any] = {}
-        for way, store, swaps in self.swaps(fakes):
-            scores = swap_scores(store[:], swaps, {swaps.wanted[0]: self.data.sources["train", way.target][:]})
-            found |= {way.of(name): score for name, score in scores.items()}
-        return found
-
-    def swaps(self, fakes: list[Store]) -> Iterator[tuple[Way, Store, Any]]:
-        """Where the exact swap is known: each direction, its fakes of the judge split, and who should be in them."""
-        people = self.data.people
-        if not people or not self.has_source:
-            return
-        from arena.metrics.swap import Swaps
-
-        for way, store in zip(self.ways, fakes, strict=True):
-            shown, wanted = people[way.source], people[way.target]
-            index = self.data.indices["judge", way.source]
-            close = people["close"]
-            yield way, store, Swaps(people["seed"], index, [shown] * len(index), [wanted] * len(index), close=close)
+        return truth.scores(self, fakes)
 
     @property
     def panel(self) -> Any:

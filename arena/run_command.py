@@ -254,7 +254,9 @@ def print_table(summary: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from arena.report.ledger_view import rounds_of
     from arena.report.table import round_table
+    from arena.report.words import restored
 
     console = Console()
     headers, rows = round_table(summary, brief=console.width < 160)
@@ -269,3 +271,5 @@ def print_table(summary: dict[str, Any]) -> None:
     for row in rows:
         table.add_row(*row)
     console.print(table)
+    if sentence := restored(rounds_of(summary)):
+        console.print(sentence, highlight=False, markup=False)

@@ -9,6 +9,7 @@ import torch
 from arena.data.feeds import Store, spread
 from arena.pictures import png, sheet
 from arena.training import to_float, to_uint8
+from arena.truth import references
 
 PANEL = 8  # columns of a sample sheet
 
@@ -26,7 +27,7 @@ def draw_sheets(arena: Any, r: int, fakes: list[Store]) -> dict[str, list[str]]:
         for label, images in panel_rows(arena, way, store):
             rows.append(images)
             labels.append(label)
-    part = "contains synthetic images: every row but sources and reals"
+    part = "contains synthetic images: every row but sources, reals and truths"
     marks = arena.marks | {"Synthetic": part, "Round": str(r), "Description": f"rows: {', '.join(labels)}"}
     arena.ledger.write_bytes(f"{folder}/sheet.png", png(sheet(rows), marks))
 
@@ -52,17 +53,24 @@ def draw_sheets(arena: Any, r: int, fakes: list[Store]) -> dict[str, list[str]]:
 
 
 def panel_rows(arena: Any, way: Any, store: Store) -> Iterator[tuple[str, torch.Tensor]]:
-    """The rows of a sample sheet for one direction: source, itself rebuilt, its fake, the exact swap."""
+    """The rows of a sample sheet for one direction: source, itself rebuilt, its fake, the truth where it is known."""
     name = {"a2b": ("A", "A as B"), "b2a": ("B", "B as A"), "": ("real", "fake")}[way.name]
     source = arena.data.sources["judge", way.source]
+    if arena.data.paired:
+        truths = arena.data.sources["judge", way.target]
+        yield from (("source", panel(source)), ("fake", panel(store)), ("truth", panel(truths)))
+        return
     yield name[0], panel(source)
+    guesses = references(arena, way)
+    if "plain" in guesses:
+        yield "plain", guesses["plain"][spread(len(source), PANEL)]
     if hasattr(arena.generator, "reconstruct"):
         keywords = {"reverse": True} if way.reverse else {}
         with torch.inference_mode():
             rebuilt = arena.generator.reconstruct(to_float(panel(source).to(arena.device)), **keywords)
         yield f"{name[0]} rebuilt", to_uint8(rebuilt).cpu()
     yield name[1], panel(store)
-    if arena.data.people and arena.has_source:
+    if arena.data.people and arena.generator.needs == "domains":
         yield f"the exact {name[1]}", arena.data.exact_swap("judge", way.source, way.target, spread(len(store), PANEL))
 
 

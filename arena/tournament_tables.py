@@ -217,7 +217,7 @@ def domains(book: Logbook, lines: Sequence[Line]) -> tuple[list[Row], list[Row]]
             row = {"name": f"{name} ({contender.name})" if taken else name, "entry": contender.name, "domain": domain}
             reals.setdefault((data, domain), row | {"contender": contender, "key": (data, domain)})
         for way in book.of(told, contender, "fakes") or {}:
-            target = inside[{"a2b": 1, "b2a": 0}.get(way, 0)]
+            target = inside[-1 if way == "a2b" else 0]  # of pairs b alone is there
             name = contender.name if way == "all" else f"{contender.name}, to {target}"
             fakes.append({"name": name, "entry": contender.name, "domain": way, "contender": contender,
                           "key": (data, target)})  # fmt: skip

@@ -50,7 +50,7 @@ class Forged:
         return int(self.data.summary.get("frames", 1))
 
     def reals(self, split: str) -> dict[str, Store]:
-        return {domain: self.data.reals[split, domain] for domain in self.data.domains}
+        return {domain: self.data.reals[split, domain] for domain in self.data.kinds}
 
     def fakes(self, split: str) -> dict[str, Store]:
         """One store a way; `all` where there is one way only."""

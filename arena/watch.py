@@ -131,6 +131,8 @@ def last_scores(summary: dict[str, Any]) -> str:
 
     distance = next(iter(entry["quality"].items()), None)
     quality = f"; {distance[0]} {distance[1]['value']:.4g}" if distance else ""
+    near = next((truth for name, truth in entry.get("truth", {}).items() if name.partition(":")[0] == "psnr"), None)
+    quality += f"; PSNR {near['value']:.1f} dB" if near else ""
     if summary["settings"]["generator"] is None:
         return f"judged: AUC {auc(entry['after'])}"
     return f"round {entry['round']}: AUC before {auc(entry['before'])}, after {auc(entry['after'])}{quality}"

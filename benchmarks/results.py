@@ -38,7 +38,7 @@ def page(summary: dict, name: str) -> str:
     truth = truth_table(summary)
     known = (
         f"""
-## Against the exact swap
+## Against the truth
 
 {table(*truth)}
 """

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from gen.blocks import crop_flip, init_normal, patch_discriminator, set_grad
 from gen.diffaugment import diff_augment
 from gen.generator import Penalty, no_penalty
 
@@ -56,29 +57,6 @@ def resnet_generator(width: int = 64, blocks: int = 9) -> nn.Sequential:
     return net.apply(init_normal)
 
 
-def patch_discriminator(width: int = 64, layers: int = 3) -> nn.Sequential:
-    """C64-C128-C256-C512 and a 1-channel convolution: one logit per 70x70 patch (appendix 7.2). B 3 H W -> B 1 h w.
-
-    2,764,737 parameters at width 64 with 3 layers; receptive field 16, 34, 70, 142 px with 1, 2, 3, 4 layers.
-    """
-    w = width
-    net: list[nn.Module] = [nn.Conv2d(3, w, 4, stride=2, padding=1), nn.LeakyReLU(0.2, True)]
-    for n in range(1, layers + 1):
-        k_in, k_out = w * min(2 ** (n - 1), 8), w * min(2**n, 8)
-        stride = 2 if n < layers else 1
-        net += [nn.Conv2d(k_in, k_out, 4, stride, padding=1), nn.InstanceNorm2d(k_out), nn.LeakyReLU(0.2, True)]
-    net.append(nn.Conv2d(k_out, 1, 4, padding=1))
-    return nn.Sequential(*net).apply(init_normal)
-
-
-def init_normal(module: nn.Module) -> None:
-    """Weights from N(0, 0.02), biases 0 (appendix 7.1)."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-        nn.init.normal_(module.weight, 0.0, 0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
 class Pool(nn.Module):
     """A history of past fakes for the discriminator to learn from (section 4: "a buffer of 50").
 
@@ -114,22 +92,6 @@ class Pool(nn.Module):
 
     def set_extra_state(self, state: Tensor) -> None:
         self.past = state.clone()
-
-
-def crop_flip(images: Tensor, jitter: float, flip: bool) -> Tensor:
-    """Enlarge by `jitter`, crop a random window of the old size, mirror half of them (code: load 286, crop 256)."""
-    b, _, h, w = images.shape
-    if jitter > 1:
-        scaled = [round(h * jitter), round(w * jitter)]
-        images = F.interpolate(images, scaled, mode="bicubic", antialias=True, align_corners=False).clamp_(-1, 1)
-    top = torch.randint(images.shape[2] - h + 1, (b, 1))
-    left = torch.randint(images.shape[3] - w + 1, (b, 1))
-    rows, columns = top + torch.arange(h), left + torch.arange(w)
-    if flip:
-        columns = torch.where(torch.rand(b, 1) < 0.5, columns.flip(1), columns)
-    rows, columns = rows.to(images.device), columns.to(images.device)
-    n = torch.arange(b, device=images.device)
-    return images[n[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def lsgan(logits: Tensor, real: bool) -> Tensor:
@@ -264,8 +226,3 @@ class CycleGAN:
     def translator(self, reverse: bool) -> nn.Module:
         name = "f" if reverse else "g"
         return getattr(self, f"{name}_ema" if self.has_ema else name)
-
-
-def set_grad(flag: bool, *nets: nn.Module) -> None:
-    for net in nets:
-        net.requires_grad_(flag)

@@ -18,8 +18,10 @@ class Generator(Protocol):
     """A method that makes fakes. Its nets, EMAs, optimizers and schedulers are plain attributes.
 
     Images are float, B C H W, in [-1, 1]. `needs` says what a batch is: (x,) stills, (a, b) unpaired images of two
-    domains, (a, b) pairs. A generator that can also give an image back has, besides, `reconstruct(images, *, reverse)`;
-    one with a latent space has what gen/latent.py lists.
+    domains, (a, b) pairs, a[i] and b[i] of one thing. A generator that can also give an image back has, besides,
+    `reconstruct(images, *, reverse)`; one with a latent space has what gen/latent.py lists. One of stills whose fake i
+    is a guess at source i itself (super-resolution) has `restores = True`, and may have `baseline(source)`: what one
+    guesses without learning.
     """
 
     needs: Literal["stills", "domains", "pairs"]

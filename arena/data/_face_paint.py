@@ -12,14 +12,17 @@ from torch import Tensor
 from arena.data._face_light import SKIN_WRAP, coverage, gleam, lit, normal, over, texture, tile, tint
 from arena.data._face_shape import MIDDLE, Surface, brow_line, bump, cast, edge, lids, lips, nose, root, unroll
 
+Layers = list[tuple[str, Tensor]]
+
 
 def paint(
     p: SimpleNamespace,
     size: int,
     margins: tuple[int, int, int, int] = (0, 0, 0, 0),
     background: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Linear light N 3 S S and the face's mask N S S (skin of the face with its features, less what hair hides).
+) -> tuple[Tensor, Tensor, Layers]:
+    """Linear light N 3 S S, the face's mask N S S (skin of the face with its features, less what hair hides), and what
+    lies over what: (name, coverage N S S) from back to front, of "hair", "skin", "cloth" and "glasses".
 
     `margins` (left, top, right, bottom pixels, none negative) show what lies about the square; `background`, of the
     whole picture's shape, replaces the one that the numbers give.
@@ -37,10 +40,11 @@ def paint(
 
     picture = _background(p, gx, gy, size) if background is None else background.clone()
     hair, curtain, shell_cover, strands = _hair(p, vx, vy, step, fine, -within)
-    _back_hair(p, picture, vx, vy, step, strands)
+    layers = [("hair", _back_hair(p, picture, vx, vy, step, strands))]
     rows = slice(top + int(0.56 * size), None)
     drop = max(1, round(0.06 * size))
-    _body(p, picture[:, :, rows], bx[:, rows], by[:, rows], step, head.inside[:, rows], fine, drop)
+    body = _body(p, picture[:, :, rows], bx[:, rows], by[:, rows], step, head.inside[:, rows], fine, drop)
+    layers += [(name, _placed(part, rows, cover)) for name, part in zip(("skin", "cloth"), body, strict=True)]
     rows = slice(top + int(0.06 * size), top + int(0.96 * size))
     columns = slice(left + int(0.11 * size), left + int(0.89 * size))
     middle = Surface(*(field[:, rows, columns].contiguous() for field in head))
@@ -52,12 +56,23 @@ def paint(
     rows = slice(top + int(0.34 * size), top + int(0.76 * size))
     level = (field[:, rows] for field in (vx, vy, head.depth, cover, hair_cover))
     mask = cover * (1 - hair_cover)
-    mask[:, rows] *= 1 - _ears(p, picture[:, :, rows], *level, step=step)
+    ears = _ears(p, picture[:, :, rows], *level, step=step)
+    mask[:, rows] *= 1 - ears
+    layers += [("skin", cover), ("hair", hair_cover), ("skin", _placed(ears, rows, cover))]
     wear = p.glasses.flatten().nonzero()[:, 0]
     if len(wear):
         few = SimpleNamespace(**{name: value[wear] for name, value in vars(p).items()})
-        picture[wear] = _glasses(few, picture[wear], vx[wear], vy[wear], step[wear], (cover * (1 - hair_cover))[wear])
-    return picture, mask
+        seen = (cover * (1 - hair_cover))[wear]
+        picture[wear], rim = _glasses(few, picture[wear], vx[wear], vy[wear], step[wear], seen)
+        layers.append(("glasses", torch.zeros_like(cover).index_copy_(0, wear, rim)))
+    return picture, mask, layers
+
+
+def _placed(part: Tensor, rows: slice, like: Tensor) -> Tensor:
+    """A coverage of some rows as one of the whole picture."""
+    whole = torch.zeros_like(like)
+    whole[:, rows] = part
+    return whole
 
 
 def _background(p: SimpleNamespace, gx: Tensor, gy: Tensor, size: int) -> Tensor:
@@ -131,7 +146,8 @@ def _hair(
     return colour, curtain, shell_cover, strands.sub_(1).mul_(3.0)
 
 
-def _back_hair(p: SimpleNamespace, picture: Tensor, vx: Tensor, vy: Tensor, step: Tensor, strands: Tensor) -> None:
+def _back_hair(p: SimpleNamespace, picture: Tensor, vx: Tensor, vy: Tensor, step: Tensor, strands: Tensor) -> Tensor:
+    """The hair behind the head, in place; returns its coverage."""
     x = vx + 0.15 * p.sin_yaw
     low = p.hair_low * 0.97 - vy + 0.02 * strands
     cover = edge(torch.minimum(p.hair_back * p.width - x.abs(), low), 2 * step + 0.05).mul_(vy > -0.5)
@@ -140,12 +156,16 @@ def _back_hair(p: SimpleNamespace, picture: Tensor, vx: Tensor, vy: Tensor, step
         p.hair * (0.16 + 0.05 * strands.clamp(-1.5, 1.5))[:, None] * (p.fill_colour + 0.4 * p.key_colour) * 1.6,
         cover,
     )
+    return cover
 
 
 def _body(
     p: SimpleNamespace, picture: Tensor, bx: Tensor, by: Tensor, step: Tensor, inside: Tensor, fine: float, drop: int
-) -> None:
-    """Neck, shoulders and clothes, upright under the head, whose shadow falls on them `drop` pixels down."""
+) -> tuple[Tensor, Tensor]:
+    """Neck, shoulders and clothes, upright under the head, whose shadow falls on them `drop` pixels down, in place.
+
+    Returns the coverages of skin and cloth.
+    """
     by = by.expand_as(bx)
     fallen = torch.cat((inside[:, :1].expand(-1, drop, -1), inside[:, :-drop]), 1)
     shade = 1 - 0.72 * edge(fallen - 0.02, 0.45)
@@ -174,7 +194,9 @@ def _body(
     nx, ny = (bx * 0.5).clamp(-0.9, 0.9) + 0.10 * folds, -0.42 + 0.25 * (by - 1.4)
     nz = root(1.02 - nx * nx - ny * ny)
     shade = shade * (0.72 + 0.28 * edge(collar - 0.1, 0.25))
-    over(picture, lit(p, p.cloth * tone[:, None], (nx, ny, nz), shade, (0.1, 0.1, 0.1)), edge(cloth, 1.5 * step))
+    clothed = edge(cloth, 1.5 * step)
+    over(picture, lit(p, p.cloth * tone[:, None], (nx, ny, nz), shade, (0.1, 0.1, 0.1)), clothed)
+    return skin, clothed
 
 
 def _face(p: SimpleNamespace, head: Surface, step: Tensor, fine: float, curtain: Tensor) -> Tensor:
@@ -361,8 +383,10 @@ def _ears(
     return torch.maximum(*covers)
 
 
-def _glasses(p: SimpleNamespace, picture: Tensor, vx: Tensor, vy: Tensor, step: Tensor, cover: Tensor) -> Tensor:
-    """Frames in a plane before the eyes: the picture with them."""
+def _glasses(
+    p: SimpleNamespace, picture: Tensor, vx: Tensor, vy: Tensor, step: Tensor, cover: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Frames in a plane before the eyes: the picture with them, and their coverage."""
     z = p.deep + 0.06
     front = (z - vx * p.sin_yaw) / p.cos_yaw
     x = vx * p.cos_yaw - front * p.sin_yaw
@@ -381,4 +405,5 @@ def _glasses(p: SimpleNamespace, picture: Tensor, vx: Tensor, vy: Tensor, step: 
     lens = edge(1 - r, 0.1)
     glare = edge(0.10 - (x + 0.8 * y - 0.10 * p.light_x).abs(), 0.12) * lens
     picture.mul_(1 - 0.06 * lens[:, None]).add_(glare[:, None] * 0.05)
-    return over(picture, p.glass * (0.4 + 0.5 * p.key_colour), torch.maximum(rim, arm))
+    frame = torch.maximum(rim, arm)
+    return over(picture, p.glass * (0.4 + 0.5 * p.key_colour), frame), frame

@@ -31,6 +31,9 @@ SWINGS = {
 }  # fmt: skip
 BLINK_EVERY, BLINK_LASTS = 3.2, 0.36  # seconds
 
+PARTS = ("background", "hair", "skin", "cloth", "glasses")
+SEEN = {"glasses": 0.3}  # coverage from which a pixel shows a part (others: half of it): frames are thin
+
 
 @dataclass(frozen=True)
 class Faces:
@@ -42,6 +45,7 @@ class Faces:
     identity: Tensor  # N, int64
     pose: Tensor  # N 3: yaw, pitch, roll in degrees; positive yaw looks to the image's right, pitch up, roll clockwise
     expression: Tensor  # N 6: smile, mouth open, brow raise, blink in [0, 1]; gaze x, y in about [-1, 1]
+    parts: Tensor  # uint8, N S S: what each pixel shows, a number in PARTS
 
 
 def render(
@@ -191,13 +195,18 @@ def _render(
     pose = torch.cat([shot[name] for name in ("yaw", "pitch", "roll")], 1)[:, :, 0].float()
     expression = torch.cat([getattr(p, name) for name in EXPRESSION], 1)[:, :, 0]
     images, masks = torch.empty(len(who), 3, size, size, dtype=torch.uint8), torch.empty(len(who), size, size)
+    parts = torch.zeros(len(who), size, size, dtype=torch.uint8)
     step = max(1, CHUNK_PIXELS // full**2)
     for start in range(0, len(who), step):
         part = slice(start, start + step)
         few = SimpleNamespace(**{name: value[part] for name, value in vars(p).items()})
-        linear, mask = paint(few, full)
+        linear, mask, layers = paint(few, full)
+        shown = torch.zeros(mask.shape, dtype=torch.uint8)
+        for name, cover in layers:
+            shown[cover > SEEN.get(name, 0.5)] = PARTS.index(name)
         image = photograph(few, linear, sensor[part]) if camera else store(expose(linear))
         for row, (left, top) in enumerate(corner[part].tolist(), start):
             window = (..., slice(top, top + size), slice(left, left + size))
             images[row], masks[row] = image[row - start][window], mask[row - start][window]
-    return Faces(images, points - corner[:, None], masks, who.clone(), pose, expression)
+            parts[row] = shown[row - start][window]
+    return Faces(images, points - corner[:, None], masks, who.clone(), pose, expression, parts)

@@ -66,18 +66,20 @@ def draw(n: int, key: str, start: int, count: int) -> list[int]:
 
 
 class Unlabelled(Dataset):
-    """What a generator trains on: a batch from each store, drawn apart (unpaired). Item: one uint8 B 3 s s a store.
+    """What a generator trains on: a batch from each store, drawn apart, or `paired`: of each the same rows.
+
+    Item: one uint8 B 3 s s a store.
 
     `whole` draws whole clips, so that a detector of clips can judge what is made of them: B is then a multiple of their
     frames, in order, and at least `batch`.
     """
 
-    def __init__(self, stores: Sequence[Store], batch: int, key: str, whole: bool = False):
+    def __init__(self, stores: Sequence[Store], batch: int, key: str, whole: bool = False, paired: bool = False):
         self.stores = stores if whole else [store.stills() for store in stores]
-        self.batch, self.key = -(-batch // self.stores[0].frames), key
+        self.batch, self.key, self.paired = -(-batch // self.stores[0].frames), key, paired
 
     def rows(self, step: int, which: int) -> list[int]:
-        return draw(len(self.stores[which]), f"{self.key}/{which}", step * self.batch, self.batch)
+        return draw(len(self.stores[which]), f"{self.key}/{0 if self.paired else which}", step * self.batch, self.batch)
 
     def __getitem__(self, step: int) -> tuple[Tensor, ...]:
         drawn = (store[self.rows(step, which)] for which, store in enumerate(self.stores))

@@ -38,7 +38,8 @@ _THUMB = 8
 class Item:
     """One usable file: where it lies, what it is, and where it belongs. Width and height are upright pixels.
 
-    n_frames, fps: of a video (arena/data/videos.py).
+    n_frames, fps: of a video (arena/data/videos.py). pair, half: of a picture of a pair (arena/data/pairs.py) the
+    pair's name, and which half of a montage it is (0 left, 1 right).
     """
 
     path: Path
@@ -53,6 +54,8 @@ class Item:
     split: str
     n_frames: int = 1
     fps: float = 0.0
+    pair: str = ""
+    half: int | None = None
 
 
 @dataclass(frozen=True)
@@ -144,19 +147,15 @@ def scan(
     if not (0 <= max_bad < math.inf) or (max_bad > 1 and max_bad != int(max_bad)):
         raise InputError(f"--max-bad is a count such as 10, or a share such as 0.01, not {max_bad}.")
     found = gather(root, group, medium)
-    if not found.places:
-        elsewhere = f" ({found.links} links lead elsewhere and are not followed: copy the files instead)"
-        raise InputError(
-            f"no {medium.known} lies in or below {found.name}{elsewhere if found.links else ''}. Check the path."
-        )
+    check_any(found, medium)
     notes, places = found.notes, [place for place, _ in found.places]
 
     seen: list[tuple[Place, Seen]] = []
     bad = []
-    results = decode.in_threads(partial(_examine, max_pixels, medium), found.places, workers, ahead=1024)
+    results = decode.in_threads(partial(examine, max_pixels, medium), found.places, workers, ahead=1024)
     for done, (place, result) in enumerate(zip(places, results, strict=True), 1):
         if isinstance(result, str):
-            bad.append((_printable(place.name), result))
+            bad.append((printable(place.name), result))
         else:
             seen.append((place, result))
         if progress is not None:
@@ -168,7 +167,7 @@ def scan(
     if isinstance(root, Mapping):
         check_labels(seen)
     seen, duplicates = _without_copies_of_held_out(seen, notes, medium.noun)
-    items, group_rule = _deal(seen, found, group, {"val": val, "judge": judge}, seed, notes, medium.noun)
+    items, group_rule = deal(seen, found, group, {"val": val, "judge": judge}, seed, notes, medium.noun)
     return Folder(
         name=found.name,
         layout=found.layout,
@@ -208,11 +207,13 @@ def load(
             data = decode.read_bytes(item.path)
             if hashlib.sha256(data).hexdigest() != item.sha256:
                 raise decode.BadImage("the file has changed since the folder was scanned")
-            image = decode.decode(decode.header(data, item.width * item.height))
+            image = decode.decode(decode.header(data, item.width * item.height * (1 if item.half is None else 2)))
         except decode.BadImage as error:
             raise InputError(
                 f"{item.path}: {error}. Put it back as it was, or start a new run on the folder."
             ) from error
+        if item.half is not None:
+            image = image.crop((item.half * item.width, 0, (item.half + 1) * item.width, item.height))
         return decode.fitted(image, size, resize, fit)
 
     def chunks() -> Iterator[Tensor]:
@@ -225,9 +226,10 @@ def load(
 
 
 def manifest_rows(folder: Folder) -> list[dict[str, str | int]]:
-    """One JSON-able row an item: name, sha256, width, height, format, bytes, domain, group, split."""
+    """One JSON-able row an item: name, sha256, width, height, format, bytes, domain, group, split; maybe its pair."""
     keys = ("name", "sha256", "width", "height", "format", "bytes", "domain", "group", "split")
-    return [{key: getattr(item, key) for key in keys} for item in folder.items]
+    rows = [{key: getattr(item, key) for key in keys} for item in folder.items]
+    return [row | ({"pair": item.pair} if item.pair else {}) for row, item in zip(rows, folder.items, strict=True)]
 
 
 def folder_hash(items: Sequence[Item]) -> str:
@@ -271,14 +273,23 @@ def gather(root: Path | str | Mapping[str, Sequence[Path | str]], group: str, me
     return found
 
 
-def _examine(max_pixels: int, medium: Medium, found: tuple[Place, Path]) -> Seen | str:
+def check_any(found: Found, medium: Medium = PICTURES) -> None:
+    """Raise InputError where a folder holds nothing to read."""
+    if not found.places:
+        elsewhere = f" ({found.links} links lead elsewhere and are not followed: copy the files instead)"
+        raise InputError(
+            f"no {medium.known} lies in or below {found.name}{elsewhere if found.links else ''}. Check the path."
+        )
+
+
+def examine(max_pixels: int, medium: Medium, found: tuple[Place, Path]) -> Seen | str:
     place, path = found
-    if _printable(place.name) != place.name:
+    if printable(place.name) != place.name:
         return "its name is not valid UTF-8"
     return medium.examine(path, max_pixels)
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
@@ -325,7 +336,7 @@ def _without_copies_of_held_out(
     return kept, len(seen) - len(best)
 
 
-def _deal(
+def deal(
     seen: list[tuple[Place, Seen]],
     found: Found,
     rule: str,
@@ -333,14 +344,17 @@ def _deal(
     seed: int,
     notes: list[str],
     noun: str,
+    ties: Sequence[Sequence[str]] = (),
 ) -> tuple[tuple[Item, ...], str]:
-    """Find the groups and deal the files that no folder has given a split."""
+    """Find the groups and deal the files that no folder has given a split. ties: more hashes, one a file each, by which
+    files of equal hash stay together."""
     places = [place for place, _ in seen]
     names, domains = [p.name for p in places], [p.domain for p in places]
     hashes = [file.sha256 for _, file in seen]
     thumbs = np.frombuffer(b"".join(file.thumb for _, file in seen), np.uint8).reshape(len(seen), -1)
     groups, group_rule = splits.find_groups(names, [p.inner for p in places], domains, thumbs, rule)
-    groups = splits.unite(groups, hashes)
+    for some in (hashes, *ties):
+        groups = splits.unite(groups, some)
 
     given = {p.given for p in places} - {None}
     for split in (None, *sorted(given - {None}, key=str)):

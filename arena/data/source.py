@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from arena.config import EMBEDDED, LABELLED, DataConfig
+from arena.config import EMBEDDED, LABELLED, PAIRED, DataConfig
 from arena.data.codec import store_as
 from arena.data.feeds import Store
 from arena.errors import InputError
@@ -29,7 +29,8 @@ class Data:
 
     `sources` are what a generator gets, `reals` what a detector gets: the same images after the run's codec, which the
     fakes pass through as well. `indices` are the rendered faces' numbers (empty for a folder). `fakes` are there only
-    where they are given: labelled folders, which have the one domain `real`.
+    where they are given: labelled folders, which have the one domain `real`. `paired`: row i of domain a and row i of
+    domain b are a pair.
     """
 
     domains: tuple[str, ...]
@@ -55,11 +56,20 @@ class Data:
         who, close = self.people[target], self.people["close"]
         return swap(self.people["seed"], chosen, size, identity=who, close=close).image
 
+    @property
+    def paired(self) -> bool:
+        return bool(self.summary.get("paired"))
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The domains of which fakes are made, whose images are a detector's reals: of pairs the second alone."""
+        return self.domains[1:] if self.paired else self.domains
+
     def sources_of(self, split: str) -> list[Store]:
         return [self.sources[split, domain] for domain in self.domains]
 
     def reals_of(self, split: str) -> list[Store]:
-        return [self.reals[split, domain] for domain in self.domains]
+        return [self.reals[split, domain] for domain in self.kinds]
 
 
 class Source(Protocol):
@@ -83,17 +93,20 @@ def open_source(config: DataConfig, needs: str, clips: bool = False, progress: P
     """Find and check the images; nothing is written.
 
     For a generator that needs "stills" all domains are one, `all`; "labels" asks for labelled folders. Raises
-    InputError where the folder is no data, or cannot give what the generator ("stills" or "domains") or the detector
-    (`clips`) needs.
+    InputError where the folder is no data, or cannot give what the generator ("stills", "domains" or "pairs") or the
+    detector (`clips`) needs.
     """
-    if needs not in ("stills", "domains", "labels"):
-        raise InputError(f"this generator needs {needs}, which no data here can give yet.")
     together = needs == "stills"
     source: Source
     if config.source in EMBEDDED:
+        check_embedded(config.source, needs)
         source = FacesSource(config, together)
     elif needs == "labels":
         source = labelled_source(config, progress)
+    elif needs == "pairs":
+        from arena.data.pairs import PairSource
+
+        source = PairSource(config, progress)
     elif _holds_videos([config.source]):
         from arena.data.films import FilmSource
 
@@ -117,7 +130,9 @@ def open_source(config: DataConfig, needs: str, clips: bool = False, progress: P
     if any(word in str(source.summary.get("layout", "")).lower() for word in ("= fake", "= 1_fake", "= generated")):
         note = "a folder of fakes is taken as a domain of reals here: the lab makes its own fakes"
         source.summary.setdefault("notes", []).append(note)
-    if needs != "stills":
+    if needs == "pairs":
+        source.summary["paired"] = True
+    elif needs != "stills":
         source.manifest, notes = balanced(source.manifest, source.domains, config.seed)
         source.summary.setdefault("notes", []).extend(notes)
     counts = Counter((row["split"], row["domain"]) for row in source.manifest)
@@ -129,6 +144,17 @@ def open_source(config: DataConfig, needs: str, clips: bool = False, progress: P
                     f"{FEWEST[split]} are needed. Give more (or more sources: what is of one stays together)."
                 )
     return source
+
+
+def check_embedded(source: str, needs: str) -> None:
+    """Raise InputError where embedded faces are in pairs and the generator has no use for them, or the reverse."""
+    if needs == "pairs" and source not in PAIRED:
+        raise InputError(
+            f"this generator learns from pairs, and {source} has none. Use --data {' or '.join(PAIRED)}, or a folder "
+            "of pairs (two folders with equal names, or montages)."
+        )
+    if needs == "stills" and source in PAIRED:
+        raise InputError(f"{source} are pairs of a map and a face, and this generator needs stills. Use --data faces.")
 
 
 def balanced(rows: list[dict[str, Any]], domains: tuple[str, ...], seed: int) -> tuple[list[dict[str, Any]], list[str]]:
@@ -233,6 +259,7 @@ class FacesSource:
     `faces`: domain a has dark hair, domain b fair hair; `together` there is one domain of anybody. `faces-two`: a shows
     one person, b another one, so that the exact swap of every picture is known; `people` in the summary says who.
     `faces-clips`: clips of `config.frames` frames at 25 a second, of the same two (`together`: of anybody).
+    `faces-drawing`, `faces-segments`: pairs of a drawing, or a map of the parts, and the face that it was made of.
     """
 
     def __init__(self, config: DataConfig, together: bool = False):
@@ -246,6 +273,8 @@ class FacesSource:
             "duplicates": 0,
             "resize": "rendered at this size",
         }
+        self.manifest: list[dict[str, Any]] = []
+        self._images: dict[str, Tensor] = {}
         casts: dict[str, dict[str, Any]]
         if config.source == "faces-two" or (config.source == "faces-clips" and not together):
             if config.people[0] == config.people[1]:
@@ -256,17 +285,18 @@ class FacesSource:
                 self.summary["people"] = {"seed": config.seed, "close": config.close, **who}
         elif together:
             casts = {"all": {}}
+        elif config.source in PAIRED:
+            casts = {}
+            self._add_pairs(counts)
         else:
             casts = {"a": {"style": "dark"}, "b": {"style": "fair"}}
-        self.manifest: list[dict[str, Any]] = []
-        self._images: dict[str, Tensor] = {}
         for d, (domain, cast) in enumerate(casts.items()):
             for s, split in enumerate(SPLITS):
                 first = (d * len(SPLITS) + s) * 1_000_000
                 self._add(split, domain, range(first, first + counts[split]), cast)
         if together:
             self.manifest = [row | {"domain": "all"} for row in self.manifest]
-        self.domains = ("all",) if together else tuple(casts)
+        self.domains = ("all",) if together else tuple(casts) or ("a", "b")
 
     def _add(self, split: str, domain: str, indices: range, cast: dict[str, Any]) -> None:
         from arena.data.faces import clip, render
@@ -276,13 +306,28 @@ class FacesSource:
             images: Any = (clip(seed, index, self.frames, size, **cast).image for index in indices)
         else:
             images = render(seed, indices, size, **cast).image
+        self._keep(split, domain, indices, images)
+
+    def _add_pairs(self, counts: dict[str, int]) -> None:
+        from arena.data._face_maps import MAPS
+        from arena.data.faces import render
+
+        a, b = self.config.pairs.split("2")
+        for s, split in enumerate(SPLITS):
+            indices = range(s * 1_000_000, s * 1_000_000 + counts[split])
+            faces = render(self.config.seed, indices, self.config.size)
+            self._keep(split, a, indices, MAPS[self.config.source](faces), paired=True)
+            self._keep(split, b, indices, faces.image, paired=True)
+
+    def _keep(self, split: str, domain: str, indices: range, images: Any, paired: bool = False) -> None:
+        size, stem = self.config.size, f"{self.config.source}/{self.config.seed}"
         for index, image in zip(indices, images, strict=True):
-            name = f"{self.config.source}/{self.config.seed}/{domain}/{index:07d}"
+            name, pair = f"{stem}/{domain}/{index:07d}", f"{stem}/{index:07d}"
             self._images[name] = image
             self.manifest.append({
                 "name": name, "sha256": hashlib.sha256(image.numpy().tobytes()).hexdigest(), "width": size,
-                "height": size, "format": "rendered", "bytes": image.numel(), "domain": domain, "group": name,
-                "split": split, "index": index,
+                "height": size, "format": "rendered", "bytes": image.numel(), "domain": domain,
+                "group": pair if paired else name, "split": split, "index": index, **({"pair": pair} if paired else {}),
             })  # fmt: skip
 
     def images(self, rows: list[dict[str, Any]]) -> Iterator[Tensor]:

@@ -68,7 +68,7 @@ def open_net(path: Path, device: str = "cpu", reverse: bool = False) -> Net:
     who = marks["Method"]
     if player.needs != "domains":
         raise InputError(
-            f"{path}: {who} makes its images of nothing given, so it cannot swap a face. Give a run of a generator "
+            f"{path}: {who} does not go between two domains, so it cannot swap a face. Give a run of a generator "
             "between two people, as `arena run --generator faceswap` trains it."
         )
     place(player, torch.device(device))

@@ -147,7 +147,7 @@ class _Stage:
         row = min(max(round(top), 0), self.height - size)
         p.cx, p.cy = p.cx * 0 + (left - column) / size, p.cy * 0 + (top - row) / size
         margins = (column, row, self.width - size - column, self.height - size - row)
-        linear, _ = paint(p, size, margins, self.wall)
+        linear, _, _ = paint(p, size, margins, self.wall)
         x, y = landmarks(p)
         points = torch.stack((x * p.scale[:, 0] + p.cx[:, 0] + 0.5, y * p.scale[:, 0] + p.cy[:, 0] + MIDDLE), -1)[0]
         points = points * size + torch.tensor([column, row])

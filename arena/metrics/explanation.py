@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from arena.metrics.swap import Swaps, student, wilson
+from arena.metrics.likeness import student
+from arena.metrics.swap import Swaps, wilson
 
 Score = dict[str, Any]
 Baseline = Literal["mean", "blur"]

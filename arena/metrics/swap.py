@@ -5,26 +5,21 @@ training picture of the person wanted, `floor` reads the exact swap itself with 
 everything: a copy keeps pose and expression and nobody's new face, a mean face has the identity and no pose.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from scipy.special import stdtrit
 from torch import Tensor
 
 from arena.data.faces import Faces, render
 from arena.errors import InputError
 from arena.metrics.landmarks import BROWS, EYES, MOUTH, OUTER_CORNERS, Landmarks, instrument
+from arena.metrics.likeness import CHUNK_PIXELS, Score, psnr_and_ssim, score
 from arena.metrics.shares import wilson
 
 PEOPLE = 8  # known identities that a fake is compared with: the two players and strangers
 STRANGERS = 1_000_000_000  # identity numbers from here on belong to nobody in a run
-ROUNDING = 1 / 12  # squared grey levels that 8 bits lose: no PSNR is above 58.9 dB
 EXPRESSIVE = [*range(68)[BROWS], *range(68)[EYES], *range(68)[MOUTH]]
-CHUNK_PIXELS = 1 << 20
-
-Score = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -79,47 +74,15 @@ def swap_scores(
     )
 
 
-def student(values: Tensor, level: float = 0.95) -> tuple[float, float, float]:
-    """(mean, low, high) of the mean of n >= 2 independent values: Student's t with n - 1 degrees of freedom."""
-    values = values.double()
-    mean, n = float(values.mean()), len(values)
-    reach = float(stdtrit(n - 1, (1 + level) / 2)) * float(values.std()) / n**0.5
-    return mean, mean - reach, mean + reach
-
-
 def _pictures(shots: dict[str, Tensor], truth: Faces) -> dict[str, Score]:
     """PSNR and SSIM to the exact swap, inside its face mask and over the frame."""
-    from kornia.metrics import ssim
-
-    window = 11 if truth.image.shape[-1] >= 64 else 7
-    whole = torch.ones_like(truth.mask)
-
-    def psnr(images: Tensor, truths: Tensor, mask: Tensor) -> Tensor:
-        return 10 * (255**2 / inside((images - truths) ** 2, mask).clamp(min=ROUNDING)).log10()
-
-    def likeness(images: Tensor, truths: Tensor, mask: Tensor) -> Tensor:
-        return inside(ssim(images, truths, window, 255.0), mask)
-
-    def inside(plane: Tensor, mask: Tensor) -> Tensor:
-        return (plane.mean(1) * mask).sum((1, 2)) / mask.sum((1, 2))
-
-    def each(measure: Callable[[Tensor, Tensor, Tensor], Tensor], mask: Tensor) -> dict[str, Tensor]:
-        step = max(1, CHUNK_PIXELS // truth.mask[0].numel())
-        parts = [slice(start, start + step) for start in range(0, len(mask), step)]
-        return {
-            name: torch.cat([measure(images[p].float(), truth.image[p].float(), mask[p]) for p in parts])
-            for name, images in shots.items()
-        }
-
     scores = {}
     for suffix, mask, where in (
         ("", truth.mask, "inside the exact swap's face mask"),
-        ("-frame", whole, "whole frame"),
+        ("-frame", torch.ones_like(truth.mask), "whole frame"),
     ):
-        how = f"per image over RGB, {where}, at most 58.9 dB (8-bit rounding); mean over images, Student's t"
-        scores[f"swap-psnr{suffix}"] = _score(each(psnr, mask), "dB", "higher", how)
-        how = f"kornia, Gaussian window {window} px (sigma 1.5), RGB, map averaged {where}; mean, Student's t"
-        scores[f"swap-ssim{suffix}"] = _score(each(likeness, mask), "", "higher", how)
+        both = psnr_and_ssim(shots, truth.image, mask, where)
+        scores[f"swap-psnr{suffix}"], scores[f"swap-ssim{suffix}"] = both
     return scores
 
 
@@ -138,11 +101,11 @@ def _geometry(shots: dict[str, Tensor], truth: Faces, instrument: Landmarks) -> 
     share = "% of eye distance"
     corners = f"100 = from outer eye corner to outer eye corner, {by}"
     return {
-        "landmark-error": _score(points, share, "lower", f"all 68 points, {corners}"),
-        "expression-error": _score(
+        "landmark-error": score(points, share, "lower", f"all 68 points, {corners}"),
+        "expression-error": score(
             expression, share, "lower", f"brows, lids and mouth, aligned by similarity, {corners}"
         ),
-        "pose-error": _score(pose, "degrees", "lower", f"mean of yaw, pitch and roll, {by}"),
+        "pose-error": score(pose, "degrees", "lower", f"mean of yaw, pitch and roll, {by}"),
     }
 
 
@@ -186,7 +149,7 @@ def _identity(shots: dict[str, Tensor], swaps: Swaps, truth: Faces, source: Face
     how = "correlation with the exact swap less that with the source, inside the faces: copying the source = -1, "
     how += "exact swap = 1, neither = 0; mean over images, Student's t"
     margins = {name: torch.cat(parts) for name, parts in margin.items()}
-    return {"identity": share, "identity-margin": _score(margins, "", "higher", how)}
+    return {"identity": share, "identity-margin": score(margins, "", "higher", how)}
 
 
 def _unit(images: Tensor, mask: Tensor) -> Tensor:
@@ -194,18 +157,6 @@ def _unit(images: Tensor, mask: Tensor) -> Tensor:
     weight = mask[:, None, None] / (3 * mask.sum((1, 2)))[:, None, None, None, None]
     rows = ((images - (images * weight).sum((2, 3, 4), keepdim=True)) * weight.sqrt()).flatten(2)
     return rows / rows.norm(dim=-1, keepdim=True).clamp(min=1e-6)
-
-
-def _score(values: dict[str, Tensor], unit: str, better: str, how: str) -> Score:
-    """One score from the values of each image: of the fakes, and of the references by name."""
-    mean, low, high = student(values["fakes"])
-    score: Score = {"value": mean, "low": low, "high": high, "n": len(values["fakes"]), "unit": unit, "better": better}
-    references = {name: value for name, value in values.items() if name != "fakes"}
-    score |= {name: float(value.double().mean()) for name, value in references.items()}
-    for name in references.keys() - {"floor"}:
-        gain = student(values["fakes"] - references[name])
-        score[f"over_{name}"] = dict(zip(("value", "low", "high"), gain, strict=True))
-    return score | {"how": how}
 
 
 def _check(fakes: Tensor, swaps: Swaps, pictures: Mapping[int, Tensor] | None) -> tuple[int, Tensor, Tensor]:

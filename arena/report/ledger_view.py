@@ -72,7 +72,10 @@ class Distance:
 
 @dataclass(frozen=True)
 class Truth:
-    """One measure against the exact swap: what the fakes reach, and what `references` (a copy, a mean face) reach."""
+    """One measure against the known truth: what the fakes reach, and what `references` (a copy, a mean picture) reach.
+
+    `gains`: the fakes' lead over a reference, image by image.
+    """
 
     name: str
     direction: str
@@ -81,10 +84,13 @@ class Truth:
     what: str
     how: str
     references: dict[str, float]
-    over_mean: Estimate | None = None
+    gains: dict[str, Estimate] = field(default_factory=dict)
 
 
-REFERENCES = {"copy": "copying the source", "mean": "mean face", "floor": "the exact swap itself", "chance": "chance"}
+REFERENCES = {
+    "copy": "copying the source", "mean": "mean picture", "plain": "plain enlargement",
+    "floor": "the exact swap itself", "chance": "chance",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -170,11 +176,12 @@ def _round(entry: Mapping[str, Any]) -> Round:
         if estimate is not None:
             name, _, direction = key.partition(":")
             references = {kind: found for kind in REFERENCES if (found := number(given.get(kind))) is not None}
-            over_mean = _estimate(given.get("over_mean"), "value", "low", "high")
+            over = {kind: _estimate(given.get(f"over_{kind}"), "value", "low", "high") for kind in REFERENCES}
+            gains = {kind: gain for kind, gain in over.items() if gain}
             unit, how = (str(given.get(key) or "") for key in ("unit", "how"))
             better = {"higher": "\N{UPWARDS ARROW}", "lower": "\N{DOWNWARDS ARROW}"}.get(str(given.get("better")), "")
             what = f"{name}{f', {unit}' if unit else ''} {better}".rstrip()
-            truths.append(Truth(name, direction, estimate, number(given.get("n")), what, how, references, over_mean))
+            truths.append(Truth(name, direction, estimate, number(given.get("n")), what, how, references, gains))
     return Round(
         truths=truths,
         insight=mapping(entry.get("insight")),

@@ -62,7 +62,7 @@ def _auc(score: Score) -> str:
 
 
 def truth_table(summary: Mapping[str, Any], *, most: int = 5) -> Table:
-    """Measures against the exact swap: one row each, a column a round (`most` of them), then what references reach."""
+    """Measures against the known truth: one row each, a column a round (`most` of them), then what references reach."""
     rounds = [entry for entry in rounds_of(summary) if entry.truths]
     if not rounds:
         return Table([], [])

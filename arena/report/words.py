@@ -23,6 +23,8 @@ from arena.report.ledger_view import (
 )
 from arena.report.table import PERCENT, amount, arrow, interval, percent, unit
 
+BESIDE = {"copy": "the sources themselves", "mean": "the mean picture", "plain": "plain enlargement"}
+
 
 def verdict(summary: Mapping[str, Any]) -> list[str]:
     """Sentences for the head of the report: detection, baseline, escape, distance. Never empty."""
@@ -35,7 +37,7 @@ def verdict(summary: Mapping[str, Any]) -> list[str]:
     escaped = [entry for entry in rounds if entry.before and entry.before.escape is not None]
     if escaped and escaped[-1].before:
         sentences.append(_escape(escaped[-1].number, escaped[-1].before))
-    sentences += [_distance(rounds), _swaps(rounds)]
+    sentences += [_distance(rounds), _swaps(rounds), restored(rounds)]
     return [sentence for sentence in sentences if sentence]
 
 
@@ -156,7 +158,8 @@ def _swaps(rounds: list[Round]) -> str:
         if who:
             said.append(f"{percent(who.estimate.value)} show the person wanted{_beside(who)}")
         if likeness:
-            said.append(f"PSNR to the exact swap {likeness.estimate.value:.1f} dB{_over_mean(likeness.over_mean)}")
+            lead = _lead(likeness.gains.get("mean"), "the mean face")
+            said.append(f"PSNR to the exact swap {likeness.estimate.value:.1f} dB{lead}")
         if said:
             parts.append(f"{arrow(way)}: {'; '.join(said)}")
     return f"Of the last round’s swaps, {'. '.join(parts)}." if parts else ""
@@ -171,14 +174,47 @@ def _beside(who: Truth) -> str:
     return f" ({', '.join(found)})" if found else ""
 
 
-def _over_mean(gain: Estimate | None) -> str:
+def known(rounds: list[Round]) -> str:
+    """How the truth of every fake is known, and what stands beside the figures."""
+    found = {truth.name: truth for entry in rounds for truth in entry.truths}
+    if "swap-psnr" in found:
+        return (
+            "the picture that a perfect swap between two people of the embedded faces would give. Beside the figures "
+            "stands what copying the source, the mean face of the person wanted, and the exact swap itself reach."
+        )
+    if "psnr" in found and "copy" in found["psnr"].references:
+        return (
+            "it is the other picture of the pair. Beside the figures stands what copying the source and the mean of "
+            "the training pictures reach. What the source does not say (colours, light) has to be made up, and counts "
+            "as an error here."
+        )
+    return "it is the source itself. Beside the figures stands what a plain enlargement reaches, where it was taken."
+
+
+def restored(rounds: list[Round]) -> str:
+    """Where every fake has a truth (pairs, restored images): how near the last ones come, and whether they beat what
+    nobody had to learn.
+    """
+    found = {truth.name: truth for truth in rounds[-1].truths} if rounds else {}
+    near, alike = found.get("psnr"), found.get("ssim")
+    if not near or not alike:
+        return ""
+    best = max(near.gains, key=lambda kind: near.references[kind], default="")
+    lead = _lead(near.gains.get(best), BESIDE.get(best, best))
+    return (
+        f"Against the true pictures the last round’s fakes reach SSIM {alike.estimate.value:.3f} and PSNR "
+        f"{near.estimate.value:.1f} dB{lead}."
+    )
+
+
+def _lead(gain: Estimate | None, over: str) -> str:
     if gain is None or gain.low is None or gain.high is None:
         return ""
     low, high = sorted((abs(gain.low), abs(gain.high)))
     if gain.low > 0 or gain.high < 0:
         side = "above" if gain.low > 0 else "below"
-        return f", {abs(gain.value):.1f} dB ({low:.1f} to {high:.1f}) {side} the mean face"
-    return f", no clear difference from the mean face ({gain.low:+.1f} to {gain.high:+.1f} dB)"
+        return f", {abs(gain.value):.1f} dB ({low:.1f} to {high:.1f}) {side} {over}"
+    return f", no clear difference from {over} ({gain.low:+.1f} to {gain.high:+.1f} dB)"
 
 
 def _floor(distance: Distance) -> str:

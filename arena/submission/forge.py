@@ -19,6 +19,7 @@ from arena.round import Way, ways
 from arena.seeds import rng
 from arena.submission.schema import Challenge
 from arena.training import place, to_float, to_uint8
+from arena.truth import from_sources
 
 Progress = Callable[[int, int], None]
 BATCH_PIXELS = 1 << 18
@@ -55,7 +56,7 @@ def _forged(
     progress: Progress | None,
 ) -> Tensor:  # fmt: skip
     draws, have = rng(config.seed, "submission", way.name), sum(map(len, sources))
-    if player.needs == "domains" and have < count:
+    if from_sources(player) and have < count:
         raise InputError(
             f"the run has {have} images of domain {way.source} to translate, and {count} are needed. Train it with "
             "more images, or hand in a folder (--fakes DIR)."

@@ -1,6 +1,5 @@
 """A run killed at any moment and run again ends equal to the bit."""
 
-import json
 import os
 import random
 import signal
@@ -9,10 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from bitwise import equal
+from bitwise import equal, saved_values
 
 COMMAND = [
     sys.executable, "-m", "arena", "run", "--generator", "cyclegan", "--detector", "cnnspot", "--preset", "smoke",
@@ -20,44 +17,11 @@ COMMAND = [
     "generator.ema=0.9",
     "--device", "cpu",
 ]  # fmt: skip
-UNTIMED = ("seconds", "images_per_second", "started", "ended", "command", "run")
-OF_A_FILE = (
-    "sha256",
-)  # of a checkpoint, whose entries are compared one by one: torch may lay equal ones out differently
 
 
 def start(out: Path) -> subprocess.Popen:
     env = {**os.environ, "OMP_NUM_THREADS": "2"}
     return subprocess.Popen([*COMMAND, "--out", str(out)], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-
-def untimed(value):
-    """A JSON value without what a clock or the folder's name put into it."""
-    if isinstance(value, dict):
-        return {k: untimed(v) for k, v in value.items() if k not in UNTIMED}
-    return [untimed(v) for v in value] if isinstance(value, list) else value
-
-
-def saved_values(root: Path) -> dict[str, object]:
-    """Every value in a run folder, by file (and by key within a checkpoint)."""
-    found: dict[str, object] = {}
-    for path in sorted(root.rglob("*")):
-        name = path.relative_to(root).as_posix()
-        if path.suffix == ".json":
-            found[name] = untimed(json.loads(path.read_text()))
-            if path.parent.name == "state":
-                found[name] = [{k: v for k, v in entry.items() if k not in OF_A_FILE} for entry in found[name]]
-        elif path.suffix == ".ckpt":
-            state = torch.load(path, weights_only=True)
-            found |= {
-                f"{name}/{part}/{key}": value for part, entries in state.items() for key, value in entries.items()
-            }
-        elif path.suffix == ".npz":
-            with np.load(path) as arrays:
-                found |= {f"{name}/{key}": arrays[key] for key in arrays}
-        elif path.is_file() and path.suffix in (".npy", ".csv", ".safetensors", ".jsonl", ".png"):
-            found[name] = path.read_bytes()
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ from arena.errors import InputError
 from arena.metrics import landmarks as instruments
 from arena.metrics import swap
 from arena.metrics.landmarks import Landmarks, fit_landmarks
-from arena.metrics.swap import Swaps, student, swap_scores, wilson
+from arena.metrics.likeness import student
+from arena.metrics.swap import Swaps, swap_scores, wilson
 
 N, SIZE, SOURCE, WANTED = 30, 32, 1, 2
 

@@ -142,3 +142,30 @@ class Blind(Colour):
     def __init__(self):
         super().__init__()
         self.layer = nn.Identity()
+
+
+class PassOn(Identity):
+    """Hands the source of a pair back; its loss is how far b is from a less ten grey levels, at the worst pixel."""
+
+    needs = "pairs"
+
+    def fit(self, fabric, batches, *, penalty=None):
+        for a, b in batches:
+            yield {"loss": (a - b - 10 / 127.5).abs().max()}
+
+
+class Restore(Identity):
+    """Guesses a still from its brightest channel; the plain guess is grey."""
+
+    needs = "stills"
+    restores = True
+
+    def fit(self, fabric, batches, *, penalty=None):
+        for (images,) in batches:
+            yield {"loss": images.new_zeros(())}
+
+    def sample(self, source, *, rng, reverse=False):
+        return source.amax(1, keepdim=True).expand_as(source)
+
+    def baseline(self, source):
+        return torch.zeros_like(source)
