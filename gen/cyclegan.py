@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from gen.blocks import set_grad
 from gen.diffaugment import diff_augment
 from gen.generator import Penalty, no_penalty
 
@@ -264,8 +265,3 @@ class CycleGAN:
     def translator(self, reverse: bool) -> nn.Module:
         name = "f" if reverse else "g"
         return getattr(self, f"{name}_ema" if self.has_ema else name)
-
-
-def set_grad(flag: bool, *nets: nn.Module) -> None:
-    for net in nets:
-        net.requires_grad_(flag)
