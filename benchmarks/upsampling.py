@@ -8,8 +8,8 @@ Writes OUT.md, OUT.json and OUT.svg. What stands in an older OUT.md from "**What
 Of the judge split's fakes and of the reals: the azimuthal power spectrum (as in the spectrum distance), the mean
 two-dimensional spectrum, and peaks where doublings leave copies of the mean colour. Doubling by inserted zeros repeats
 the spectrum at 1/2 cycle per pixel, the doubling before it, enlarged with it, at 1/4. A copy's *peak* is its mean
-log power (dB) at (f, 0), (0, f) and (f, f) above that two to five bins nearer to zero on the same lines; its
-interval (95 %) is Student's over images. From the tournament: every detector's AUC on every way's fakes.
+log power (dB) at (f, 0), (0, f) and (f, f) above that two to five bins to both sides on the same lines; its interval
+(95 %) is Student's over images. From the tournament: every detector's AUC on every way's fakes.
 """
 
 import argparse
@@ -94,8 +94,8 @@ def peaks(images: Tensor) -> dict[str, dict[str, float]]:
     found = {}
     for name, part in COPIES.items():
         copy = size // part
-        each = mean([copy]) - mean([copy - k for k in (2, 3, 4, 5)])
-        reach = stdtrit(len(each) - 1, 0.975) * float(each.std()) / len(each) ** 0.5
+        each = mean([copy]) - mean([copy + side * k for side in (-1, 1) for k in (2, 3, 4, 5)])
+        reach = float(stdtrit(len(each) - 1, 0.975) * each.std() / len(each) ** 0.5)
         found[name] = {
             "value": float(each.mean()),
             "low": float(each.mean()) - reach,
