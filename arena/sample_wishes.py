@@ -8,7 +8,7 @@ from arena.errors import InputError
 from arena.faces import need
 
 MOST = 100_000  # seeds
-LATENTS = ("latent", "levels", "map", "encode", "decode", "truncate")
+LATENTS = ("latent", "levels", "map", "decode", "truncate")  # and `encode`, where images have latents, too
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,10 @@ def check(w: Wishes, player: Any, name: str) -> None:
     if w.reconstruct and not hasattr(player, "reconstruct"):
         raise InputError(f"--reconstruct: {name} cannot rebuild images.")
     if w.plain and w.source and has_latents(player):
-        raise InputError(f"--source: {name} translates nothing. To rebuild images, give them to --reconstruct.")
+        rather = "To rebuild images, give them to --reconstruct." if hasattr(player, "reconstruct") else "Give --seeds."
+        raise InputError(f"--source: {name} translates nothing. {rather}")
+    if w.walks and w.source and has_latents(player) and not hasattr(player, "encode"):
+        raise InputError(f"--source: {name} cannot find the latent of an image. Start from --seeds.")
     check_fit(w, player, name)
     if has_latents(player):
         check_range(w, player, name)

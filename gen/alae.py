@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from gen.alae_nets import Mapping, MLPGenerator, StyleEncoder, StyleGenerator, latent_discriminator, mlp_encoder
-from gen.blocks import set_grad
+from gen.blocks import gradient_penalty, set_grad
 from gen.generator import Penalty, no_penalty
 from gen.latent import mix
 
@@ -321,9 +321,3 @@ class MLPALAE(LatentAutoencoder):
             size=size, latent=latent, levels=1, lr=lr, gamma=gamma, reciprocity=reciprocity, move_f=move_f, mixing=0.0,
             flip=flip, psi=psi, cutoff=None, ema_half_life=ema_half_life,
         )  # fmt: skip
-
-
-def gradient_penalty(logits: Tensor, x: Tensor) -> Tensor:
-    """R1: the mean over the batch of |d logits / d x|^2, differentiable itself. B 1, B 3 S S -> scalar."""
-    (grad,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
-    return grad.square().sum((1, 2, 3)).mean()

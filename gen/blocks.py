@@ -1,4 +1,4 @@
-"""What two methods use: PatchGAN, the initialisation from N(0, 0.02), random crops. Images: B C H W, in [-1, 1]."""
+"""What several methods use: PatchGAN, N(0, 0.02), random crops, gradient penalties. Images: B C H W, in [-1, 1]."""
 
 import torch
 import torch.nn.functional as F
@@ -53,5 +53,16 @@ def crop_flip(images: Tensor, jitter: float, flip: bool) -> Tensor:
 
 
 def set_grad(flag: bool, *nets: nn.Module) -> None:
+    """Freeze nets, or let them learn again."""
     for net in nets:
         net.requires_grad_(flag)
+
+
+def gradient_penalty(logits: Tensor, x: Tensor) -> Tensor:
+    """R1 or R2: the mean over the batch of |d logits / d x|^2, differentiable itself. B or B 1, B C H W -> scalar.
+
+    Mescheder, Geiger, Nowozin, ICML 2018, arXiv 1801.04406, eq. 9 and 10 without gamma / 2. Nothing between x and the
+    logits may mix the images of a batch.
+    """
+    (grad,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+    return grad.square().sum((1, 2, 3)).mean()

@@ -1,7 +1,8 @@
 """Moving about in a latent space: straight and round paths, style mixing, principal directions.
 
-Pure functions on the latents of anything with `encode` and `decode`. Shapes: N points, D dimensions, L levels: a
-style-based generator takes one latent per level (N L D), coarse first, and any one latent at all levels (N D).
+Pure functions on the latents of anything with `decode` (and `encode`, where images have latents, too). Shapes: N
+points, D dimensions, L levels: a style-based generator takes one latent per level (N L D), coarse first, and any one
+latent at all levels (N D).
 """
 
 import math

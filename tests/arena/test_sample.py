@@ -67,12 +67,13 @@ def make_run(root, name, of, keywords, data=False):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """name -> (folder, player): a style-based generator, a fully connected one, two translators."""
+    """name -> (folder, player): a style-based generator, two others with latents (one no encoder), two translators."""
     folder = tmp_path_factory.mktemp("runs")
     cycle = {"width": 4, "blocks": 1, "d_width": 4}
     return {
         "alae": make_run(folder / "alae-run", "alae", "gen.alae:ALAE", STYLE),
         "mlp": make_run(folder / "mlp-run", "mlp", "gen.alae:MLPALAE", MLP),
+        "dcgan": make_run(folder / "dcgan-run", "dcgan", "gen.dcgan:DCGAN", {"latent": 12, "width": 4, "d_width": 4}),
         "cyclegan": make_run(folder / "cycle-run", "cyclegan", "gen.cyclegan:CycleGAN", cycle, data=True),
         "identity": make_run(folder / "identity-run", "identity", "planted:Identity", {}, data=True),
     }
@@ -182,6 +183,18 @@ def test_interpolation_goes_from_seed_to_seed(runs, tmp_path):
     middle = z_of(3) / z_of(3).norm() + z_of(5) / z_of(5).norm()  # F's pixel norm does not see its length
     alike(cell(tmp_path / "z" / "interpolation.png", 0, 4), shown(player, player.map(middle)))
     assert manifest(tmp_path / "z")[0]["sample_seeds"] == [3, 5]
+
+
+def test_a_generator_without_an_encoder_goes_from_seed_to_seed(runs, tmp_path):
+    run, player = runs["dcgan"]
+    done(run, tmp_path / "out", "--interpolate", "lerp", "--seeds", "3,5")
+    uniform = [torch.erf(z_of(seed) / 2**0.5) for seed in (3, 5)]
+    sheet = tmp_path / "out" / "interpolation.png"
+    for place, t in ((0, 0.0), (4, 0.5), (8, 1.0)):
+        alike(cell(sheet, 0, place), shown(player, (1 - t) * uniform[0] + t * uniform[1]))
+    done(run, tmp_path / "half", "--seeds", 3, "--psi", 0.5)
+    alike(read(tmp_path / "half" / "samples" / "seed-000003.png"), shown(player, uniform[0] / 2))
+    done(run, tmp_path / "walk", "--interpolate", "slerp", "--seeds", "3,5", "--directions", 1, "--path-length", 20)
 
 
 def test_interpolation_between_images(runs, tmp_path, pictures):
@@ -315,7 +328,11 @@ def test_a_translator_translates_a_folder(runs, tmp_path, pictures):
         ("cyclegan", ["--psi", 0.5], "cyclegan has no latents"),
         ("identity", ["--reconstruct", "PICTURES"], "identity cannot rebuild"),
         ("mlp", ["--mix", 2, 2], "one level"),
-        ("mlp", ["--source", "PICTURES"], "translates nothing"),
+        ("mlp", ["--source", "PICTURES"], "translates nothing. To rebuild images"),
+        ("dcgan", ["--source", "PICTURES"], "translates nothing. Give --seeds."),
+        ("dcgan", ["--interpolate", "lerp", "--source", "PICTURES"], "cannot find the latent of an image"),
+        ("dcgan", ["--reconstruct", "PICTURES"], "dcgan cannot rebuild images"),
+        ("dcgan", ["--mix", 2, 2], "has one level"),
         ("mlp", ["--reverse"], "--reverse"),
         ("alae", ["--psi", 3], "-1 to 1"),
         ("alae", ["--psi", "nan"], "-1 to 1"),

@@ -7,8 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gen.alae import ALAE, MLPALAE, gradient_penalty, mix
+from gen.alae import ALAE, MLPALAE, mix
 from gen.alae_nets import Blur, Conv, InstanceNorm, Linear, adain, latent_discriminator, pixel_norm, stage
+from gen.blocks import gradient_penalty
 
 TINY = {"size": 16, "latent": 8, "width": 4, "max_width": 8, "mapping_layers": 2, "flip": False}
 TINY_MLP = {"size": 16, "latent": 8, "width": 16, "mapping_layers": 2}
