@@ -14,6 +14,8 @@ LIBRARIES = (
     "av", "imageio", "facenet-pytorch", "opencv-python-headless",
 )  # fmt: skip
 
+IMAGENET = {"ResNet-50": "resnet50-0676ba61.pth", "VGG-16": "vgg16-397923af.pth", "VGG-19": "vgg19-dcbb9e9d.pth"}
+
 
 def versions() -> dict[str, str]:
     import arena
@@ -89,10 +91,9 @@ def doctor() -> list[tuple[str, bool | None, str]]:
     inception = find_inception_weights()
     missing = f"absent; put pt_inception-2015-12-05-6726825d.pth in {cache} (runs use other, honestly named distances)"
     rows.append(("FID's Inception weights", None, str(inception) if inception else missing))
-    resnet = cache / "resnet50-0676ba61.pth"
-    rows.append(
-        ("ImageNet ResNet-50", None, str(resnet) if resnet.exists() else f"absent; put {resnet.name} in {cache}")
-    )
+    for name, file in IMAGENET.items():
+        fine = (cache / file).exists()
+        rows.append((f"ImageNet {name}", None, str(cache / file) if fine else f"absent; put {file} in {cache}"))
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     rows.append(("disk", free > 2, f"{free:.1f} GiB free in {Path.cwd()}"))
     return rows

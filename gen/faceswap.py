@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gen.generator import Penalty, no_penalty
+from gen.perceptual import Features, Perceptual
 
 
 def upscale(k_in: int, k: int) -> nn.Sequential:
@@ -169,6 +170,8 @@ class FaceSwap:
     states, as in the code (whose two also share a step count; only the first steps' bias corrections feel that).
     `ssim` and `mask_weight` are weights of losses beside the MAE: (1 - SSIM) / 2 with an 11 px window, and the MAE
     inside the ellipse `face` (centre x, y and half axes, shares of the crop; the default: from hairline to chin).
+    `perceptual` is the weight of a feature reconstruction loss, on the layer relu3_3 of the net that `features` names,
+    with its weights from `weights` (see gen/perceptual.py).
     `ema` is the decay of an average of the weights that `sample` and `reconstruct` then use.
 
     On several processes, DDP has to look for unused parameters (an update of A leaves decoder B out) unless `joint`.
@@ -192,15 +195,18 @@ class FaceSwap:
         ssim: float = 0.0,
         mask_weight: float = 0.0,
         face: tuple[float, float, float, float] = (0.5, 0.45, 0.4, 0.45),
+        perceptual: float = 0.0,
+        features: Features = "vgg16",
+        weights: str = "imagenet",
         ema: float | None = None,
     ):
         if size < 32 or size % 16:
             raise ValueError(f"size is a multiple of 16, at least 32, not {size}")
         if width < 2 or width % 2:
             raise ValueError(f"width is an even number, at least 2, not {width}")
-        if min(rotation, zoom, shift, warp, ssim, mask_weight) < 0 or zoom >= 1 or not 0 <= flip <= 1:
+        if min(rotation, zoom, shift, warp, ssim, mask_weight, perceptual) < 0 or zoom >= 1 or not 0 <= flip <= 1:
             raise ValueError(
-                "rotation, zoom, shift, warp, ssim, mask_weight must not be negative, zoom < 1, flip in 0 to 1"
+                "rotation, zoom, shift, warp and the losses' weights must not be negative, zoom < 1, flip in 0 to 1"
             )
         if not (0 <= min(face[:2]) <= max(face[:2]) <= 1 and min(face[2:]) >= 0.05):
             raise ValueError(f"face is centre x, y (0 to 1) and half axes (from 0.05), shares of the crop, not {face}")
@@ -219,6 +225,10 @@ class FaceSwap:
         if ema is not None:
             self.net_ema = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(ema))
         self.has_ema = ema is not None
+        self.perceptual, self.features, self.provenance = perceptual, None, "from scratch"
+        if perceptual:
+            self.features = Perceptual(features, weights, style_layers=())
+            self.provenance += f", perceptual loss on {self.features.provenance}"
 
     def fit(
         self, fabric, batches: Iterable[tuple[Tensor, ...]], *, penalty: Penalty = no_penalty
@@ -228,6 +238,8 @@ class FaceSwap:
         The penalty is on swaps of the images as they came, as `sample` makes them: one more forward pass a person.
         """
         net = fabric.setup_module(self.net.train())
+        if self.features is not None:
+            fabric.to_device(self.features)
         names = ("opt",) if self.joint else ("opt_a", "opt_b")
         opts = [fabric.setup_optimizers(getattr(self, name)) for name in names]
 
@@ -278,6 +290,8 @@ class FaceSwap:
             loss = loss + self.ssim * ssim_loss(rebuilt, crops.target, window_size=11)
         if self.mask_weight:
             loss = loss + self.mask_weight * (error * crops.face).sum() / crops.face.sum()
+        if self.features is not None:
+            loss = loss + self.perceptual * self.features.content(2 * rebuilt - 1, 2 * crops.target - 1)
         return loss
 
     def sample(self, source: Tensor, *, rng: torch.Generator, reverse: bool = False) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from kornia.metrics import ssim
 
 from gen.faceswap import FaceSwap, control_points, decoder, encoder, look, spread
+from gen.perceptual import Perceptual
 
 STILL = {"rotation": 0.0, "zoom": 0.0, "shift": 0.0, "flip": 0.0, "warp": 0.0}
 TINY = {"size": 32, "width": 4, "lr": 1e-3}
@@ -325,6 +326,19 @@ def test_ssim_is_the_one_of_the_metric():
     assert dissimilar > 0.001
     torch.testing.assert_close(model.loss(rebuilt, crops), mae + 0.7 * dissimilar)
     torch.testing.assert_close(FaceSwap(**TINY).loss(rebuilt, crops), mae)
+
+
+def test_perceptual_loss_compares_features_of_images():
+    model = FaceSwap(**TINY, perceptual=0.7, features="random")
+    assert model.provenance == "from scratch, perceptual loss on fixed random features"
+    crops = model.augment(model.to_unit(images()))
+    rebuilt = (crops.target + 0.1).clamp(0, 1)
+    mae = (rebuilt - crops.target).abs().mean()
+    content = Perceptual("random", layers=("relu3_3",)).content(2 * rebuilt - 1, 2 * crops.target - 1)
+    assert content > 0.001
+    torch.testing.assert_close(model.loss(rebuilt, crops), mae + 0.7 * content)
+    with pytest.raises(ValueError, match=r"vgg16-397923af\.pth, found no such file"):
+        FaceSwap(**TINY, perceptual=0.7)
 
 
 def test_mask_weighs_the_face_and_follows_it():
