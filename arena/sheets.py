@@ -27,7 +27,7 @@ def draw_sheets(arena: Any, r: int, fakes: list[Store]) -> dict[str, list[str]]:
         for label, images in panel_rows(arena, way, store):
             rows.append(images)
             labels.append(label)
-    part = "contains synthetic images: every row but sources, reals and truths"
+    part = f"contains synthetic images: every row but sources and {'truths' if arena.data.paired else 'reals'}"
     marks = arena.marks | {"Synthetic": part, "Round": str(r), "Description": f"rows: {', '.join(labels)}"}
     arena.ledger.write_bytes(f"{folder}/sheet.png", png(sheet(rows), marks))
 
