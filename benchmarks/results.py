@@ -1,6 +1,8 @@
-"""Write a run's figures for docs/results: a table, curves and the command, from its ledger alone; no images.
+"""Write a run's figures for docs/results: a table, curves and the command, from its ledger alone.
 
-python benchmarks/results.py RUN docs/results/NAME
+python benchmarks/results.py RUN docs/results/NAME [--sheets]
+
+Images only where asked for, and then of the embedded faces only: the rounds' sample sheets, one below the other.
 """
 
 import argparse
@@ -11,8 +13,12 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import numpy as np
+from PIL import Image
 
+from arena.config import EMBEDDED
 from arena.files import atomic
+from arena.pictures import png
 from arena.report.table import duration, round_table, truth_table
 
 
@@ -20,19 +26,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("out", type=Path, help="without suffix: OUT.md, OUT.svg and OUT.json are written")
+    parser.add_argument("--sheets", action="store_true", help="write OUT.png, too")
     args = parser.parse_args()
     text = (args.run / "summary.json").read_text()
     source = json.loads(text)["settings"]["data"]["source"]
     summary = json.loads(text.replace(source, Path(source).name))  # a folder's name, not where it lay
     summary["provenance"].pop("platform", None)
+    if args.sheets and source not in EMBEDDED:
+        parser.error(f"--sheets: {source} is somebody's images; only the embedded faces are shown")
     with atomic(args.out.with_suffix(".md")) as file:
-        file.write(page(summary, args.out.stem).encode())
+        file.write(page(summary, args.out.stem, args.sheets).encode())
+    if args.sheets:
+        stack(args.run, summary, args.out.with_suffix(".png"))
     with atomic(args.out.with_suffix(".json")) as file:
         file.write(json.dumps(summary, indent=1).encode() + b"\n")
     draw(summary, args.out.with_suffix(".svg"))
 
 
-def page(summary: dict, name: str) -> str:
+def stack(run: Path, summary: dict, path: Path) -> None:
+    """The rounds' sheets, the first on top, in one picture that says that it holds synthetic images."""
+    sheets = [np.asarray(Image.open(run / f"rounds/{r['round']:02d}/sheet.png")) for r in summary["rounds"]]
+    marks = {"Synthetic": "contains synthetic images", "Source": "deepfake-arena", "Run": summary["run"]}
+    with atomic(path) as file:
+        file.write(png(np.concatenate(sheets), marks))
+
+
+def page(summary: dict, name: str, sheets: bool) -> str:
     settings, facts, data, rounds = (summary[key] for key in ("settings", "provenance", "data", "rounds"))
     headers, rows = round_table(summary)
     truth = truth_table(summary)
@@ -45,6 +64,7 @@ def page(summary: dict, name: str) -> str:
         if truth.rows
         else ""
     )
+    shown = f"\n![Sample sheets, the first round on top]({name}.png)\n" if sheets else ""
     images = [f"{split} {', '.join(f'{n} {d}' for d, n in of.items())}" for split, of in data["images"].items()]
     columns = [f"round {r['round']}" for r in rounds]
     distances = [
@@ -72,7 +92,7 @@ AUC with 95 % DeLong intervals (logit form); distances with 95 % block-jackknife
 detector of the round before, on fakes that it has never seen. Every figure is in [{name}.json]({name}.json).
 
 ![Curves]({name}.svg)
-
+{shown}
 {table(["distance", *columns, "real-vs-real floor", "N"], distances)}{known}
 {table(["phase", *columns], phases)}"""
 

@@ -209,7 +209,12 @@ def draw(found: dict[str, Any], reals: Tensor, fakes: dict[str, Tensor], out: Pa
     shown = None
     for axes, (up, plane) in zip(maps, fakes.items(), strict=True):
         shown = axes.imshow(
-            torch.fft.fftshift(plane - reals), cmap="RdBu_r", vmin=-20, vmax=20, extent=(-0.5, 0.5, 0.5, -0.5)
+            torch.fft.fftshift(plane - reals),
+            cmap="RdBu_r",
+            vmin=-20,
+            vmax=20,
+            extent=(-0.5, 0.5, 0.5, -0.5),
+            interpolation="none",
         )
         axes.set(title=up, xticks=(-0.5, 0, 0.5), yticks=(-0.5, 0, 0.5))
     lower.colorbar(shown, ax=list(maps), shrink=0.8, label="dB")
