@@ -152,7 +152,7 @@ class SRGAN:
             try:
                 self.features = Perceptual(content, weights, layers, style_layers=())
             except ValueError as error:
-                raise ValueError(f"{error}; content=mse needs no features") from None
+                raise ValueError(f"{error}; content=random and content=mse need no file") from None
             self.provenance += f", content loss on {self.features.provenance}"
 
         def decay(adversarial_steps: int) -> float:
