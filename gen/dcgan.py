@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from gen.blocks import gradient_penalty, set_grad
+from gen.blocks import gradient_penalty, init_normal, set_grad
 from gen.diffaugment import diff_augment
 from gen.generator import Penalty, no_penalty
 
@@ -87,14 +87,6 @@ def discriminator(size: int = 64, width: int = 64, norm: bool = True) -> nn.Sequ
         net += [nn.BatchNorm2d(k_out, track_running_stats=False)] if norm else []
         net.append(nn.LeakyReLU(0.2, True))
     return nn.Sequential(*net, nn.Conv2d(k[-1], 1, 4, bias=not norm), nn.Flatten(0)).apply(init_normal)
-
-
-def init_normal(module: nn.Module) -> None:
-    """Weights from N(0, 0.02) (section 4), those of batch norm from N(1, 0.02) (the examples); biases 0."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d):
-        nn.init.normal_(module.weight, float(isinstance(module, nn.BatchNorm2d)), 0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 class DCGAN:
