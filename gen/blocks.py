@@ -25,9 +25,9 @@ def patch_discriminator(width: int = 64, layers: int = 3, channels: int = 3, aff
 
 def init_normal(module: nn.Module) -> None:
     """Weights of convolutions from N(0, 0.02), gains of norms from N(1, 0.02), biases and shifts 0."""
-    norm = isinstance(module, nn.InstanceNorm2d | nn.BatchNorm2d) and module.affine
-    if norm or isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-        nn.init.normal_(module.weight, float(norm), 0.02)
+    norms = nn.InstanceNorm2d | nn.BatchNorm2d
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) or (isinstance(module, norms) and module.affine):
+        nn.init.normal_(module.weight, float(isinstance(module, norms)), 0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
 
