@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gen.blocks import crop_flip, init_normal, patch_discriminator, set_grad
 from gen.generator import Penalty, no_penalty
@@ -82,6 +83,7 @@ class Pix2Pix:
     `d_width`, `d_layers` of the discriminator (64 and 3: 70x70 patches); weights `adversarial` and `l1` (1 and
     lambda = 100, section 4.2); `lr`, `betas` of Adam (section 3.3); `jitter` and `flip` of the training pairs (appendix
     6.2: 286 to 256 px).
+    Switch: `ema` is the decay of an average of the generator's weights that `sample` then uses.
     """
 
     needs: Literal["pairs"] = "pairs"
@@ -98,15 +100,21 @@ class Pix2Pix:
         betas: tuple[float, float] = (0.5, 0.999),
         jitter: float = 286 / 256,
         flip: bool = True,
+        ema: float | None = None,
     ):
         if size < 32 or size % 32:
             raise ValueError(f"size is a multiple of 32 (32, 64, 128, 256), which the U-Net halves again, not {size}")
         if width < 1 or d_width < 1 or d_layers < 1 or jitter < 1:
             raise ValueError("width, d_width and d_layers must be at least 1, jitter >= 1")
+        if ema is not None and not 0 < ema < 1:
+            raise ValueError(f"ema is a decay between 0 and 1 (0.999, say), not {ema}")
         self.weights = {"adversarial": adversarial, "l1": l1}
         self.jitter, self.flip = jitter, flip
         self.g = UNet(width, halvings(size))
         self.d = patch_discriminator(d_width, d_layers, channels=6, affine=True)
+        self.has_ema = ema is not None
+        if ema is not None:
+            self.g_ema = AveragedModel(self.g, multi_avg_fn=get_ema_multi_avg_fn(ema))
         self.opt_g = torch.optim.Adam(self.g.parameters(), lr, betas)
         self.opt_d = torch.optim.Adam(self.d.parameters(), lr, betas)
 
@@ -136,6 +144,8 @@ class Pix2Pix:
             opt_g.zero_grad()
             fabric.backward(loss_g + evasion)
             opt_g.step()
+            if self.has_ema:
+                self.g_ema.update_parameters(self.g)
 
             losses = {"loss_g": loss_g, **terms, "penalty": evasion, "loss_d": loss_d}
             yield {name: loss.detach() for name, loss in losses.items()}
@@ -145,7 +155,7 @@ class Pix2Pix:
 
         The same sources in the same order with the same `rng` give the same images, in batches of any size.
         """
-        return self.g(source, rng)
+        return (self.g_ema if self.has_ema else self.g)(source, rng)
 
 
 def cgan(d: nn.Module, a: Tensor, b: Tensor, real: bool) -> Tensor:

@@ -243,9 +243,25 @@ def test_it_learns_a_known_map(fabric):
     assert error < 0.6 * (held - turned(held)).abs().mean()
 
 
+def test_ema_is_the_running_average(fabric):
+    torch.manual_seed(0)
+    model, average = Pix2Pix(**TINY, ema=0.9), {}
+    for _ in model.fit(fabric, [(images(seed=i), images(seed=9 + i)) for i in range(3)]):
+        now = {k: v.clone() for k, v in model.g.state_dict().items()}
+        average = {k: 0.9 * average[k] + 0.1 * v for k, v in now.items()} if average else now
+    for k, v in model.g_ema.module.state_dict().items():
+        torch.testing.assert_close(v, average[k])
+    with torch.inference_mode():
+        expected = model.g_ema.module(images(), draws(4))
+        assert torch.equal(model.sample(images(), rng=draws(4)), expected)
+        assert not torch.equal(model.g(images(), draws(4)), expected)
+
+
 def test_unusable_values_are_refused():
     for size in (16, 48, 100):
         with pytest.raises(ValueError, match="multiple of 32"):
             Pix2Pix(size=size)
     with pytest.raises(ValueError, match="at least 1"):
         Pix2Pix(size=32, width=0)
+    with pytest.raises(ValueError, match="decay"):
+        Pix2Pix(**TINY, ema=1.5)
