@@ -16,6 +16,7 @@ import argparse
 import json
 from datetime import date
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib
@@ -123,8 +124,9 @@ def written(found: dict[str, Any], name: str) -> str:
     ]  # fmt: skip
     floors = [f"{next(iter(ways.values()))['quality'][m]['floor']:.3g}" for m in ("sfd", "rfd-conv704-s0")]
     rows.append(["reals", "", "", *floors, "", "", "", *(figure(found["reals"]["peaks"][copy], 2) for copy in COPIES)])
-    headers = ["up", "parameters of G", "minutes", "sfd", "rfd-conv704-s0", "0.2 to 0.3", "0.45 to 0.5", "0.6 to 0.71",
-               "peak at 1/2, dB", "peak at 1/4, dB"]  # fmt: skip
+    bands = ["dB at 0.2 to 0.3", "dB at 0.45 to 0.5", "dB at 0.6 to 0.71"]
+    headers = ["up", "parameters of G", "minutes", "sfd", "rfd-conv704-s0", *bands]
+    headers += [f"peak at {copy}, dB" for copy in COPIES]
     matrices = ""
     for detector in dict.fromkeys(line["detector"] for line in found["matrix"]):
         lines = [line for line in found["matrix"] if line["detector"] == detector and line["kind"] == "one"]
@@ -132,17 +134,18 @@ def written(found: dict[str, Any], name: str) -> str:
         mean = next(row for row in found["detectors"] if row["name"] == detector)
         matrices += f"\n**{detector}** (seen {auc(mean['seen'])}, unseen {auc(mean['unseen'])})\n\n"
         matrices += table(["trained on", *found["columns"]], cells)
+    protocol = f"""{found["date"]}; {facts["device"]}; torch {facts["torch"]}; deepfake-arena {facts["arena"]} at
+    {facts["git"]}. {len(ways)} DCGANs on the embedded faces at {data["size"]} px that differ in `up` alone (and with it
+    in the kernels: 4x4 of the transposed convolution, 3x3 of the others): {kept}; {settings["generator_steps"]} steps
+    of {settings["generator_batch"]} on {data["train"]} faces. Figures are of {n_fake} fakes and {found["reals"]["n"]}
+    reals that nobody trained on. Detectors, from scratch, each on one way's fakes: {tests}. One seed (0). Minutes of
+    wall clock on a busy machine: {spent}. All figures: [{name}.json]({name}.json)."""
     return f"""# How the fakes were enlarged shows in their spectra
 
     arena tournament upsampling --out TOURNAMENT
     python benchmarks/upsampling.py TOURNAMENT docs/results/{name}
 
-{found["date"]}; {facts["device"]}; torch {facts["torch"]}; \
-deepfake-arena {facts["arena"]} at {facts["git"]}. {len(ways)} DCGANs on the embedded faces at {data["size"]} px, equal
-but for `up`: {kept}; {settings["generator_steps"]} steps of {settings["generator_batch"]} on {data["train"]} \
-faces, seed 0. Figures are of {n_fake} fakes and {found["reals"]["n"]} reals that nobody trained on.
-Detectors: {tests}, from scratch, on one way's fakes each. Minutes of wall clock on a busy machine: {spent}. One seed.
-All figures: [{name}.json]({name}.json).
+{fill(" ".join(protocol.split()), 120, break_long_words=False, break_on_hyphens=False)}
 
 ![Power spectra of the five ways and of the reals]({name}.svg)
 
@@ -151,8 +154,8 @@ Below: the mean two-dimensional spectrum of each way minus that of the reals, fr
 
 {table(headers, rows)}
 In brackets 95 % intervals: block jackknife over the fakes for the distances (`reals`: other reals against these), over
-images for the peaks. The columns of two numbers are dB above the reals' mean spectrum, between these frequencies in
-cycles per pixel. A peak is the copy of the mean colour at that frequency above its neighbours.
+images for the peaks. "dB at" is the mean spectrum above the reals', between these frequencies in cycles per pixel. A
+peak is how far the points that repeat every 2 (1/2) or 4 pixels (1/4) stand out from their neighbours.
 
 ## Who sees whom
 
