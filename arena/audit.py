@@ -52,6 +52,10 @@ REMEDIES = {
     "all together": "write both classes anew in one way",
 }
 CURE = "`arena audit ... --equalise OUT` does it"
+LEFT = (
+    "equalising did not do it: what is left lies in the pixels. A coarser codec may cover it (`--codec jpeg-75`), else "
+    "take both classes from sources of one history"
+)
 
 
 class Score(NamedTuple):
@@ -305,7 +309,7 @@ def verdict(leaks: Sequence[Mapping[str, Any]], container: Sequence[Mapping[str,
     """One sentence: the worst leak and its remedy, or that there is none."""
     if leaks:
         rest = len(leaks) - 1
-        more = f" ({rest} more below)" if rest else ""
+        more = f" ({rest} more among the findings)" if rest else ""
         first = leaks[0]
         return f"leak: {first['text']}{more}. Remedy: {first['remedy']}."
     if not container and looks.stored and not looks.given:
@@ -318,7 +322,12 @@ def verdict(leaks: Sequence[Mapping[str, Any]], container: Sequence[Mapping[str,
         return "no leak: both classes look exactly alike from outside."
     top = max(known, key=lambda row: row["auc"])
     few = " With so few files only a gross leak would show." if n < 50 else ""
-    return f"no leak: of {len(known)} looks at the container the best is {top['name']}, {_auc(top)}.{few}"
+    tried = (
+        "the one look at the container that differs is"
+        if len(known) == 1
+        else (f"of {len(known)} looks at the container that differ the best is")
+    )
+    return f"no leak: {tried} {top['name']}, {_auc(top)}.{few}"
 
 
 def _finding(what: str, severity: str, text: str, remedy: str, **more: Any) -> dict[str, Any]:

@@ -97,8 +97,17 @@ def of_folders(
         found["equalised"] = equalise(files, plan(files, size, codec), out, progress)
     with bar("reading again", quiet) as progress:
         again = read([str(out / "real")], [str(out / "fake")], progress=progress, **reading)
-    found["after"] = {"what": str(out), **facts(again), **work(again.looks)}
+    found["after"] = {"what": str(out), **facts(again), **without_cure(work(again.looks))}
     return found
+
+
+def without_cure(found: dict[str, Any]) -> dict[str, Any]:
+    """What an audit of equalised files found, which does not advise to equalise them."""
+    from arena.audit import CURE, LEFT
+
+    for entry in found["findings"]:
+        entry["remedy"] = entry["remedy"].replace(CURE, LEFT)
+    return {**found, "verdict": found["verdict"].replace(CURE, LEFT)}
 
 
 def facts(files: Any) -> dict[str, Any]:
@@ -136,11 +145,13 @@ def show(found: dict[str, Any]) -> None:
     if found.get("left_out"):
         console.print(f"{found['left_out']:,} files beyond --most were not looked at.", highlight=False)
     if found.get("bad"):
-        console.print(f"{len(found['bad'])} unusable files, such as {found['bad'][0]}.", highlight=False, markup=False)
+        name, why = found["bad"][0]
+        console.print(f"{len(found['bad'])} unusable files, such as {name} ({why}).", highlight=False, markup=False)
     if after:
         done = found["equalised"]
         console.print(f"Equalised in {done['out']}: {done['why']}.", highlight=False, markup=False)
         console.print(done["cannot"], highlight=False, style="dim")
         console.print(
-            f"After it: {after['verdict']}", style="bold red" if after["leak"] else "bold green", highlight=False
-        )
+            f"After it: {after['verdict']}", style="bold red" if after["leak"] else "bold green",
+            highlight=False, markup=False,
+        )  # fmt: skip

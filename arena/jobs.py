@@ -84,7 +84,10 @@ def finished(job: Job, root: Path) -> dict[str, Any] | None:
     record = record_of(job.key, root)
     if not record.is_file() or not (root / job.output).exists():
         return None
-    found = read_json(record)
+    try:
+        found = read_json(record)
+    except InputError:
+        return None  # a record that was cut off: the job is done again
     if not isinstance(found, dict) or not {"found", "seconds"} <= found.keys():
         raise InputError(f"{record} is damaged. Delete it, and the job is done again.")
     return found

@@ -187,10 +187,22 @@ def print_table(console: Any, title: str, table: "Table") -> None:
     from rich.table import Table as RichTable
 
     shown = RichTable(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 0, 0, 1), pad_edge=False)
+    least = 0
     for place, header in enumerate(table.headers):
         text = header in ("detector", "generator") or not place
-        longest = max((len(line) for row in table.rows for line in row[place].split("\n")), default=0)
-        shown.add_column(header, justify="left" if text else "right", overflow="fold", min_width=min(longest, 14))
+        cells = [line for row in table.rows for line in row[place].split("\n")]
+        words = header.split() if len(header) > 10 else [header]
+        width = min(14, max(map(len, [*words, *cells]), default=0))
+        least += width + 3
+        shown.add_column(header, justify="left" if text else "right", overflow="fold", min_width=width)
     for row in table.rows:
         shown.add_row(*row)
-    console.print(shown, markup=False)
+    if least <= console.width:
+        console.print(shown, markup=False)
+        return
+    console.print(f"{title}:", markup=False, style="italic")  # too wide: a paragraph a row
+    for name, *cells in table.rows:
+        console.print(" ".join(name.split("\n")), markup=False, highlight=False, style="bold")
+        for header, cell in zip(table.headers[1:], cells, strict=True):
+            console.print(f"    {header}: {' '.join(cell.split(chr(10)))}", markup=False, highlight=False)
+    console.print()

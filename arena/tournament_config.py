@@ -50,6 +50,8 @@ class TournamentConfig(Strict):
     @field_validator("seeds", mode="before")
     @classmethod
     def _seeds(cls, value: Any) -> Any:
+        if isinstance(value, list) and len({*map(str, value)}) < len(value):
+            raise ValueError("expected different seeds")
         return [value] if isinstance(value, int) else value
 
     @field_validator("data", mode="before")

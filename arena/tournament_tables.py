@@ -9,10 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
+from arena.errors import InputError
 from arena.jobs import Result
 from arena.metrics.detection import delong
 from arena.ratings import League, league_auc, rate
@@ -49,8 +51,12 @@ class Logbook:
         if self.results[job.key].status not in ("done", "kept"):
             return None
         if job.key not in self._read:
-            with np.load(self.root / job.output, allow_pickle=False) as arrays:
-                self._read[job.key] = dict(arrays)
+            path = self.root / job.output
+            try:
+                with np.load(path, allow_pickle=False) as arrays:
+                    self._read[job.key] = dict(arrays)
+            except (OSError, ValueError, EOFError, BadZipFile) as error:
+                raise InputError(f"{path} is damaged. Delete it, and the same command makes it again.") from error
         return self._read[job.key]
 
     def both(self, judge: Judge, contender: Contender) -> tuple[Logits, Logits] | None:

@@ -101,7 +101,14 @@ def _moves(found: Found) -> list[str]:
         after = f"once trained on them, the detector has {said(move['after'])}"
         caught = "; " + after if back["sure"] and back["value"] > 0 else "; training on them brings no sure gain"
         made.append(f"{text}{caught}.")
-    if found["moves"] and not made:
+    for move in found["moves"]:
+        back = move["detector"]
+        if back["sure"] and back["value"] < 0:
+            made.append(
+                f"Round {move['to']}’s training made the detector worse on that round’s own fakes: AUC "
+                f"{said(move['before'])} before, {said(move['after'])} after."
+            )
+    if found["moves"] and not took:
         made.append("In no step did the generator surely get ahead of the detector that it met.")
     return made
 
@@ -116,7 +123,7 @@ def _forgotten(found: Found) -> list[str]:
         for r, w in sorted(lost, key=lambda entry: -entry[1]["lost"]["value"])[:TOLD]
     ]
     if worst and not made:
-        made.append("No detector surely forgot an earlier round’s fakes.")
+        made.append("No detector surely forgot fakes that it had surely learnt to tell (AUC above 0.5).")
     return made
 
 
@@ -225,7 +232,7 @@ def fresh_said(found: Found) -> str:
     verdict = {
         "more": "see what the whole line missed",
         "less": "see less than the best of the line, so they found no blind spot in it",
-        "same": "do not surely see more than the best of the line, so they found no blind spot in it",
+        "same": "do not surely see more or less than the best of the line: whether it has a blind spot stays open",
     }[fresh["verdict"]]
     alone = " (one seed says nothing of how much another would differ)" if len(fresh["seeds"]) == 1 else ""
     return f"{who} {verdict}: {figures}{alone}."

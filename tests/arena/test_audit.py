@@ -158,6 +158,8 @@ def test_what_equalising_cannot_cure_is_seen(faces, tmp_path):
     assert found["findings"][0]["name"] == "format"
     assert found["after"]["stops"][0] == "8x8 grid"
     assert "cannot undo" in found["equalised"]["cannot"]
+    assert "equalising did not do it" in found["after"]["verdict"]
+    assert "--equalise OUT" not in found["after"]["verdict"]
     assert code == 1
 
 

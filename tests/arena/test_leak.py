@@ -153,6 +153,8 @@ def test_a_training_on_a_planted_leak_stops_until_it_is_allowed(faces, tmp_path)
     assert (entry["leak"], entry["allowed"], entry["stops"][0]) == (True, True, "JPEG quality")
     assert next(row for row in entry["container"] if row["name"] == "JPEG quality")["low"] > 0.6
     assert CliRunner().invoke(main, ["train", "--out", str(tmp_path / "run")]).exit_code == 0  # finished: shown again
+    html = (tmp_path / "run" / "report.html").read_text()
+    assert html.index("The label leaks, and the run went on all the same") < html.index('<dl class="tiles">')
 
 
 @pytest.mark.parametrize("rate", [25, 30])

@@ -1,6 +1,7 @@
 """Tournaments of planted players: what must come out, and that jobs are resumed, isolated and redone as they should."""
 
 import csv
+import io
 import json
 import shutil
 from pathlib import Path
@@ -331,6 +332,7 @@ def test_shared_reals_are_scored_once(config):
         ({"settings": {"seed": 3}}, "settings.seed: a tournament settles that itself"),
         ({"settings": {"generator_step": 3}}, "unknown key 'generator_step'"),
         ({"data": {"one": {"size": 64}, "two": {"source": "faces-two"}}}, "images of one size are needed"),
+        ({"seeds": [0, 1, 0]}, "expected different seeds, not"),
         ({"preset": "smok"}, "unknown preset 'smok'"),
         ({"detectors": {}}, "no detector takes part"),
     ],
@@ -378,6 +380,37 @@ def test_a_damaged_record_is_named(tmp_path):
     (result,) = Local(tmp_path).run([job])
     assert result.status == "failed"
     assert "is damaged. Delete it" in result.error
+
+
+def test_what_was_cut_off_is_made_again_or_named(played, config, tmp_path):
+    folder, before = tmp_path / "copy", played[1]
+    shutil.copytree(played[0], folder)
+    next((folder / "jobs").glob("*.json")).write_text('{"job": ')
+    assert play(settle(config), folder)["matrix"] == before["matrix"]
+    torn = next((folder / "scores").glob("*.npz"))
+    torn.write_bytes(torn.read_bytes()[:60])
+    with pytest.raises(InputError, match=f"{torn.name} is damaged. Delete it"):
+        play(settle(config), folder)
+    torn.unlink()
+    assert play(settle(config), folder)["matrix"] == before["matrix"]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_table_that_is_too_wide_is_told_in_paragraphs(width):
+    from rich.console import Console
+
+    from arena.report.table import Table
+    from arena.tournament_command import print_table
+
+    console = Console(width=width, file=io.StringIO())
+    headers = ["fakes of", "detector of the first run", "of the second", "difference", "p", "p (Holm)", "N"]
+    figures = ["0.123\n0.100–0.200", "0.223\n0.200–0.300", "+0.100\n+0.001 to +0.201", "0.0021", "0.0042", "1234+1234"]
+    print_table(console, "Do they differ?", Table(headers, [["a-run-of-a-long-name", *figures]]))
+    said = console.file.getvalue()
+    assert max(map(len, said.splitlines())) <= width
+    for figure in "\n".join(figures).split("\n"):
+        assert figure in said, figure
+    assert "p (Holm)" in said
 
 
 def test_the_page_speaks_of_one_generator_and_of_none(played):
