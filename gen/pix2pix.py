@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gen.blocks import crop_flip, init_normal, patch_discriminator, set_grad
 from gen.generator import Penalty, no_penalty
+from gen.perceptual import Features, Perceptual
 
 DEEPEST = 8  # halvings: 256 px to 1 px
 DROPPED = 3  # innermost decoder layers with dropout
@@ -83,7 +84,9 @@ class Pix2Pix:
     `d_width`, `d_layers` of the discriminator (64 and 3: 70x70 patches); weights `adversarial` and `l1` (1 and
     lambda = 100, section 4.2); `lr`, `betas` of Adam (section 3.3); `jitter` and `flip` of the training pairs (appendix
     6.2: 286 to 256 px).
-    Switch: `ema` is the decay of an average of the generator's weights that `sample` then uses.
+    Switches: `ema` is the decay of an average of the generator's weights that `sample` then uses; `perceptual` the
+    weight of a feature reconstruction loss (Johnson et al. 2016) between fake and b, on the layer relu3_3 of the net that
+    `features` names, with its weights from `weights` (see gen/perceptual.py).
     """
 
     needs: Literal["pairs"] = "pairs"
@@ -101,6 +104,9 @@ class Pix2Pix:
         jitter: float = 286 / 256,
         flip: bool = True,
         ema: float | None = None,
+        perceptual: float = 0.0,
+        features: Features = "vgg16",
+        weights: str = "imagenet",
     ):
         if size < 32 or size % 32:
             raise ValueError(f"size is a multiple of 32 (32, 64, 128, 256), which the U-Net halves again, not {size}")
@@ -108,7 +114,13 @@ class Pix2Pix:
             raise ValueError("width, d_width and d_layers must be at least 1, jitter >= 1")
         if ema is not None and not 0 < ema < 1:
             raise ValueError(f"ema is a decay between 0 and 1 (0.999, say), not {ema}")
-        self.weights = {"adversarial": adversarial, "l1": l1}
+        if perceptual < 0:
+            raise ValueError(f"perceptual is the weight of a loss, 0 or more, not {perceptual}")
+        self.weights = {"adversarial": adversarial, "l1": l1, "perceptual": perceptual}
+        self.features, self.provenance = None, "from scratch"
+        if perceptual:
+            self.features = Perceptual(features, weights, style_layers=())
+            self.provenance += f", perceptual loss on {self.features.provenance}"
         self.jitter, self.flip = jitter, flip
         self.g = UNet(width, halvings(size))
         self.d = patch_discriminator(d_width, d_layers, channels=6, affine=True)
@@ -124,6 +136,8 @@ class Pix2Pix:
         """Section 3.3: one step on the discriminator, then one on the generator, a batch of pairs (a, b) each."""
         g, d = (fabric.setup_module(net.train()) for net in (self.g, self.d))
         opt_g, opt_d = fabric.setup_optimizers(self.opt_g, self.opt_d)
+        if self.features is not None:
+            fabric.to_device(self.features)
 
         for a, b in batches:
             a, b = crop_flip(torch.cat([a, b], 1), self.jitter, self.flip).chunk(2, 1)
@@ -139,6 +153,8 @@ class Pix2Pix:
             # Generator: fool it (maximise log D, section 3.3) and stay near b (eq. 3 and 4)
             set_grad(False, d)
             terms = {"adversarial": cgan(d, a, fake, True), "l1": F.l1_loss(fake, b)}
+            if self.features is not None:
+                terms["perceptual"] = self.features.content(fake, b)
             loss_g = torch.stack([self.weights[name] * loss for name, loss in terms.items()]).sum()
             evasion = penalty(fake)
             opt_g.zero_grad()

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from gen.blocks import patch_discriminator
+from gen.perceptual import Perceptual
 from gen.pix2pix import Pix2Pix, UNet
 
 TINY = {"size": 32, "width": 4, "d_width": 4, "d_layers": 2, "jitter": 1.0, "flip": False}
@@ -176,6 +177,22 @@ def test_losses_equal_the_equations(fabric):
     assert losses.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(losses[name], value, msg=name, rtol=1e-4, atol=1e-5)
+
+
+def test_a_perceptual_loss_compares_the_fake_with_its_truth(fabric):
+    torch.manual_seed(0)
+    model = Pix2Pix(**TINY, perceptual=5.0, features="random")
+    assert model.provenance == "from scratch, perceptual loss on fixed random features"
+    a, b = images(seed=1), images(seed=2)
+    made = fakes_of(model)
+    losses = next(model.fit(fabric, [(a, b)]))
+    content = Perceptual("random", layers=("relu3_3",)).content(made[0], b)
+    assert content > 0.001
+    torch.testing.assert_close(losses["perceptual"], content)
+    whole = losses["adversarial"] + 100 * losses["l1"] + 5 * content
+    torch.testing.assert_close(losses["loss_g"], whole)
+    with pytest.raises(ValueError, match=r"vgg16-397923af\.pth, found no such file"):
+        Pix2Pix(**TINY, perceptual=5.0)
 
 
 def test_the_first_step_is_adams_with_the_papers_numbers(fabric):
