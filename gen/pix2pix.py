@@ -85,8 +85,8 @@ class Pix2Pix:
     lambda = 100, section 4.2); `lr`, `betas` of Adam (section 3.3); `jitter` and `flip` of the training pairs (appendix
     6.2: 286 to 256 px).
     Switches: `ema` is the decay of an average of the generator's weights that `sample` then uses; `perceptual` the
-    weight of a feature reconstruction loss (Johnson et al. 2016) between fake and b, on the layer relu3_3 of the net that
-    `features` names, with its weights from `weights` (see gen/perceptual.py).
+    weight of a feature reconstruction loss (Johnson et al. 2016) between fake and b, on the layer relu3_3 of the net
+    that `features` names, with its weights from `weights` (see gen/perceptual.py).
     """
 
     needs: Literal["pairs"] = "pairs"
