@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from arena.data.headers import Header
+from arena.findings import EXAMPLES, finding
 from arena.metrics import leak
 from arena.metrics.grouping import clustered_delong
 from arena.metrics.header import folds, log_odds
@@ -19,7 +20,6 @@ from arena.metrics.header import folds, log_odds
 SCHEMA = 1
 LEAK = 0.60  # AUC that the interval of a container's classifier must lie above
 LEVEL = 0.95  # of the intervals of all container classifiers together
-EXAMPLES = 5
 UNEVEN = 1.5  # classes whose sizes differ by more are told
 CONTAINER: dict[str, tuple[str, ...]] = {  # classifiers of headers, the plainest first, and the fields that they see
     "format": ("format", "variant"),
@@ -216,7 +216,7 @@ def findings_of(container: Sequence[Mapping[str, Any]], grids: Mapping[str, Any]
         elif row["fields"]:
             told_by = _telling(row)
             text += f": fakes are {told_by['fake']}, reals are {told_by['real']}"
-        found.append(_finding("container", row["severity"], text, f"{REMEDIES[row['name']]}: {CURE}", name=row["name"]))
+        found.append(finding("container", row["severity"], text, f"{REMEDIES[row['name']]}: {CURE}", name=row["name"]))
     return found
 
 
@@ -272,7 +272,7 @@ def _duplicate(looks: Looks, what: str, kind: str, pairs: Sequence[tuple[int, in
         "within": "keep one of each",
     }[kind]
     severity = "leak" if looks.given and kind in ("classes", "splits") else "warning"
-    return _finding(
+    return finding(
         "duplicates", severity, f"{len(pairs)} with the same {what} {between}", remedy, name=f"{what}, {kind}",
         count=len(pairs), examples=[f"{looks.names[i]} = {looks.names[j]}" for i, j in pairs[:EXAMPLES]],
     )  # fmt: skip
@@ -289,7 +289,7 @@ def sources(looks: Looks) -> list[dict[str, Any]]:
     examples = [" and ".join(f"{name} ({split})" for split, name in splits.items()) for splits in torn[:EXAMPLES]]
     remedy = "split by source: give one folder without splits, or move what is of one source into one split"
     text = f"{len(torn)} sources lie in several splits"
-    return [_finding("sources", "warning", text, remedy, count=len(torn), examples=examples)]
+    return [finding("sources", "warning", text, remedy, count=len(torn), examples=examples)]
 
 
 def balance(looks: Looks) -> list[dict[str, Any]]:
@@ -301,7 +301,7 @@ def balance(looks: Looks) -> list[dict[str, Any]]:
         if max(real, fake) > UNEVEN * min(real, fake):
             text = f"{real:,} reals and {fake:,} fakes{f' in {split}' if split else ''}"
             remedy = "give equal numbers, or read AP and accuracy with that share in mind"
-            found.append(_finding("balance", "warning", text, remedy, name=split))
+            found.append(finding("balance", "warning", text, remedy, name=split))
     return found
 
 
@@ -328,10 +328,6 @@ def verdict(leaks: Sequence[Mapping[str, Any]], container: Sequence[Mapping[str,
         else (f"of {len(known)} looks at the container that differ the best is")
     )
     return f"no leak: {tried} {top['name']}, {_auc(top)}.{few}"
-
-
-def _finding(what: str, severity: str, text: str, remedy: str, **more: Any) -> dict[str, Any]:
-    return {"what": what, "severity": severity, "text": text, "remedy": remedy, "count": 0, "examples": [], **more}
 
 
 def _score(odds: np.ndarray, looks: Looks, level: float) -> Score:

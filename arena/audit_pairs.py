@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from arena.findings import EXAMPLES, finding
+
 if TYPE_CHECKING:
     from arena.audit import Looks
 
@@ -36,7 +38,7 @@ def _some(mask: np.ndarray) -> np.ndarray:
 
 
 def _between(looks: "Looks", bank: np.ndarray, asked: np.ndarray, kind: str) -> list[dict[str, Any]]:
-    from arena.audit import EXAMPLES, _finding
+
     from arena.metrics.copies import honest_threshold, nearest_images
 
     if not len(bank) or not len(asked):
@@ -61,4 +63,4 @@ def _between(looks: "Looks", bank: np.ndarray, asked: np.ndarray, kind: str) -> 
     text = f"{len(pairs)} of {len(asked)} {between[kind]}"
     remedy = "look at the pairs; what is of one source belongs into one split (--group), and into one class"
     names = [f"{looks.names[i]} ~ {looks.names[j]}" for i, j in pairs[:EXAMPLES]]
-    return [_finding("near-duplicates", "warning", text, remedy, name=kind, count=len(pairs), examples=names)]
+    return [finding("near-duplicates", "warning", text, remedy, name=kind, count=len(pairs), examples=names)]

@@ -68,8 +68,8 @@ def audit_run(root: Path) -> dict[str, Any]:
     """The audit of a run's data and its newest fakes, made now. Raises InputError where there are none yet."""
     from arena.build import find
     from arena.data.source import SPLITS, open_data
-    from arena.round import ways
-    from arena.run import stored_config
+    from arena.stored import stored_config
+    from arena.ways import ways
 
     config, ledger = stored_config(root), Ledger(root)
     if config is None or not ledger.has("data/data.json"):

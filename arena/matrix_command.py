@@ -50,7 +50,7 @@ def matrix(folder: Path, fresh: int, device: str | None, file: Path | None, as_j
 
 def play(folder: Path, fresh: int, device: str | None, quiet: bool) -> dict[str, Any]:
     """The figures of game.json, kept in the run where it is not in use."""
-    from arena.run import stored_config
+    from arena.stored import stored_config
 
     if not (folder / "run.json").exists():
         raise InputError(f"{folder} is no run: it has no run.json. Give the folder that `arena run` named.")

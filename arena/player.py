@@ -8,7 +8,7 @@ from arena.build import build
 from arena.config import RunConfig
 from arena.errors import InputError
 from arena.files import read_json
-from arena.run import stored_config
+from arena.stored import stored_config
 from arena.weights import load, read_state
 
 

@@ -6,7 +6,6 @@ Every phase leaves a file in the ledger as its last act, and a phase that stands
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from arena.pictures import png
 from arena.seeds import rng
 from arena.sheets import draw_sheets
 from arena.training import Feed, Fit, Look, place, to_float, to_uint8, train
+from arena.ways import Way, ways
 
 RESULTS = {  # what a phase hands on, besides its time
     "judge before": ("scores",), "train detector": ("threshold",), "judge after": ("scores", "baseline"),
@@ -36,35 +36,6 @@ RESULTS = {  # what a phase hands on, besides its time
 
 
 Players = tuple[Any, Any]
-
-
-@dataclass(frozen=True)
-class Way:
-    """One direction of forging: a domain's images are the sources, another's (or the same one's) the reals."""
-
-    name: str
-    source: str
-    target: str
-    reverse: bool
-
-    def of(self, metric: str) -> str:
-        return f"{metric}:{self.name}" if self.name else metric
-
-
-def ways(needs: str, domains: tuple[str, ...]) -> list[Way]:
-    """Both directions of a translator between two domains, the one of a translator of pairs; from noise to the one
-    domain of a maker of stills.
-
-    None where the fakes are given.
-    """
-    if needs == "labels":
-        return []
-    if needs == "stills":
-        (domain,) = domains
-        return [Way("", domain, domain, False)]
-    a, b = domains
-    both = [Way("a2b", a, b, False), Way("b2a", b, a, True)]
-    return both if needs == "domains" else both[:1]
 
 
 class Arena:

@@ -19,27 +19,6 @@ def new_run_name(config: RunConfig) -> str:
     return f"{'-'.join(players)}-{data}-s{config.seed}-{time}"
 
 
-def stored_config(root: Path) -> RunConfig | None:
-    """The settings of the run in a folder, or None where the folder is new. Raises InputError on a folder of others."""
-    from arena.config import validate
-    from arena.files import read_json
-
-    try:
-        exists = (root / "run.json").exists()
-    except OSError as error:
-        raise InputError(f"--out {root}: {error.strerror}. Choose another folder.") from error
-    if exists:
-        stored = read_json(root / "run.json")
-        if not isinstance(stored, dict) or "settings" not in stored:
-            raise InputError(f"{root / 'run.json'} is damaged: it has no settings. Start again with a new --out.")
-        return validate(RunConfig, stored["settings"], str(root / "run.json"))
-    if root.exists() and not root.is_dir():
-        raise InputError(f"--out {root} is a file. Choose a folder that is new, or an earlier run.")
-    if root.is_dir() and any(entry.name not in (".lock", ".DS_Store") for entry in root.iterdir()):
-        raise InputError(f"--out {root} holds files and is no run (it has no run.json). Choose a new folder.")
-    return None
-
-
 def check_same(root: Path, stored: RunConfig, asked: RunConfig) -> None:
     """Raise InputError where somebody asks an existing run for other settings."""
     found = differences(stored.model_dump(), asked.model_dump())

@@ -148,8 +148,9 @@ def play(
     from arena import run as running
     from arena.build import device
     from arena.config import over, parse_set, read_yaml, resolve
+    from arena.stored import stored_config
 
-    stored = running.stored_config(out) if out else None
+    stored = stored_config(out) if out else None
     if alone and stored is None and not (direct["detector"] or file):
         raise InputError(f"{out} is no training yet. Name a DETECTOR (`arena list`) and its --real and --fake folders.")
     if stored is not None and alone != (stored.generator is None):

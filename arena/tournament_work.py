@@ -18,10 +18,11 @@ from arena.jobs import Job
 from arena.ledger import Ledger, parts
 from arena.match import frozen_threshold, logits
 from arena.player import open_player
-from arena.round import Way, ways
-from arena.run import run, stored_config
+from arena.run import run
+from arena.stored import stored_config
 from arena.training import Feed, place, train
 from arena.watch import Silent
+from arena.ways import Way, ways
 
 
 class Forged:

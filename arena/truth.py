@@ -12,9 +12,10 @@ import torch
 from arena.data.feeds import Store
 from arena.metrics.likeness import restoration_scores
 from arena.training import to_float, to_uint8
+from arena.ways import Way
 
 if TYPE_CHECKING:
-    from arena.round import Arena, Way
+    from arena.round import Arena
 
 
 def restores(player: Any) -> bool:
@@ -27,14 +28,14 @@ def from_sources(player: Any) -> bool:
     return player.needs != "stills" or restores(player)
 
 
-def truths_of(arena: "Arena", way: "Way") -> Store | None:
+def truths_of(arena: "Arena", way: Way) -> Store | None:
     """What the judged fakes of a direction should be, image by image, where pairs or restoring say it."""
     if arena.data.paired or restores(arena.generator):
         return arena.data.sources["judge", way.target]
     return None
 
 
-def references(arena: "Arena", way: "Way") -> dict[str, torch.Tensor]:
+def references(arena: "Arena", way: Way) -> dict[str, torch.Tensor]:
     """What somebody who has learnt nothing would hand in for the judged sources of a direction, uint8 N 3 S S each.
 
     Of pairs `copy`, the source itself, and `mean`, the mean training picture; of a restored image `plain`, what the
@@ -69,7 +70,7 @@ def scores(arena: "Arena", fakes: list[Store]) -> dict[str, Any]:
     return found
 
 
-def swaps(arena: "Arena", fakes: list[Store]) -> Iterator[tuple["Way", Store, Any]]:
+def swaps(arena: "Arena", fakes: list[Store]) -> Iterator[tuple[Way, Store, Any]]:
     """Where the exact swap is known: each direction, its fakes of the judge split, and who should be in them."""
     people = arena.data.people
     if not people or arena.generator.needs != "domains":

@@ -26,8 +26,8 @@ from arena.ledger import Ledger
 from arena.match import logits
 from arena.metrics.detection import auc, delong
 from arena.provenance import cpu_name
-from arena.run import stored_config
 from arena.seeds import reseed
+from arena.stored import stored_config
 from arena.training import Feed
 
 QUALITIES = (0, 100, 90, 70, 50, 30)  # 0: not coded

@@ -1,14 +1,15 @@
 """A folder of videos as data: windows of frames, spread over the whole length of each (see arena/data/videos.py)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import groupby
 from typing import Any
 
 from torch import Tensor
 
 from arena.config import LABELLED, DataConfig
-from arena.data.source import Progress
 from arena.data.videos import read_windows, scan, starts
+
+Progress = Callable[[int, int], None]
 
 
 class FilmSource:

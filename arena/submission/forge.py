@@ -15,11 +15,11 @@ from arena.data.source import SPLITS, open_data
 from arena.errors import InputError
 from arena.ledger import Ledger
 from arena.player import Opened, open_player
-from arena.round import Way, ways
 from arena.seeds import rng
 from arena.submission.schema import Challenge
 from arena.training import place, to_float, to_uint8
 from arena.truth import from_sources
+from arena.ways import Way, ways
 
 Progress = Callable[[int, int], None]
 BATCH_PIXELS = 1 << 18

@@ -254,7 +254,7 @@ def _count(challenge: Challenge | None) -> int:
 
 
 def _config(path: Path) -> RunConfig:
-    from arena.run import stored_config
+    from arena.stored import stored_config
 
     root = next((folder for folder in (path, *path.resolve().parents) if (folder / "run.json").is_file()), None)
     if root is None:

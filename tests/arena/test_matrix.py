@@ -20,7 +20,8 @@ from arena.matrix_command import matrix
 from arena.metrics.detection import delong
 from arena.ratings import league_auc, nash
 from arena.report import game as shown
-from arena.run import run, stored_config
+from arena.run import run
+from arena.stored import stored_config
 from arena.watch import Silent
 
 RPS = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])
