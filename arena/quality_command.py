@@ -46,11 +46,14 @@ def print_table(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from arena.report.table import MISSING
+
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     for header in ("figure", "value", "95 %", "floor", "better"):
         table.add_column(header, justify="left" if header in ("figure", "better") else "right")
     for name, score in found["scores"].items():
-        interval = f"{score['low']:.4g} to {score['high']:.4g}" if "low" in score else ""
+        bounds = [score[end] for end in ("low", "high") if end in score]  # a count of modes has none
+        interval = " to ".join(f"{end:.4g}" for end in bounds) if None not in bounds else MISSING
         floor = "" if score["floor"] is None else f"{score['floor']:.4g}"
         of = f" of {score['of']}" if "of" in score else ""
         table.add_row(name, f"{score['value']:.4g}{of}", interval, floor, score["better"])

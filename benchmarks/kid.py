@@ -4,7 +4,7 @@
 
 torch-fidelity averages 100 random subsets of 1000; ours takes every pair once, so it has no noise of drawing. Both get
 the same float32 features, correlated and not negative, as Inception's are. `float32` multiplies in float32 and sums in
-float64; `truth` is a plain double sum over every pair in float64. ours with interval: the jackknife's over the fakes.
+float64; `truth` is a plain double sum over every pair in float64. ours with interval: the jackknife's over both sides.
 """
 # ruff: noqa: E402 - the number of threads is read when numpy is imported
 
@@ -69,7 +69,7 @@ def main(rounds: int) -> None:
         return found["kernel_inception_distance_mean"]
 
     ready = KernelReference(real, np.float32)
-    _ = ready.within
+    _ = ready.pairs
     calls: dict[str, Callable[[], float]] = {
         "torch-fidelity, 100 x 1000": peer,
         "ours, float32": partial(kid, real, fake, np.float32),

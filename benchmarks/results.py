@@ -68,9 +68,7 @@ def page(summary: dict, name: str, sheets: bool) -> str:
     images = [f"{split} {', '.join(f'{n} {d}' for d, n in of.items())}" for split, of in data["images"].items()]
     columns = [f"round {r['round']}" for r in rounds]
     distances = [
-        [metric]
-        + [f"{q['value']:.4g} ({q['low']:.4g} to {q['high']:.4g})" for q in (r["quality"][metric] for r in rounds)]
-        + [f"{first['floor']:.3g}", str(first["n"])]
+        [metric] + [estimate(r["quality"][metric]) for r in rounds] + [f"{first['floor']:.3g}", str(first["n"])]
         for metric, first in rounds[0]["quality"].items()
     ]
     phases = [
@@ -88,8 +86,9 @@ Images: {"; ".join(images)}; {settings["data"]["size"]} px, {data["resize"]}.
 
 {"".join(f"- {note}{chr(10)}" for note in summary["notes"])}
 {table(headers, rows)}
-AUC with 95 % DeLong intervals (logit form); distances with 95 % block-jackknife intervals over the fakes. Before: the
-detector of the round before, on fakes that it has never seen. Every figure is in [{name}.json]({name}.json).
+AUC with 95 % DeLong intervals (logit form); distances with 95 % block-jackknife intervals over the fakes (KID:
+over both sides). Before: the detector of the round before, on fakes that it has never seen. Every figure is in
+[{name}.json]({name}.json).
 
 ![Curves]({name}.svg)
 {shown}
@@ -101,6 +100,11 @@ def table(headers: list[str], rows: list[list[str]]) -> str:
     lines = [headers, ["---"] * len(headers), *rows]
     safe = [[cell.replace("|", "\\|").replace("\n", "<br>") for cell in line] for line in lines]
     return "".join("| " + " | ".join(line) + " |\n" for line in safe)
+
+
+def estimate(found: dict) -> str:
+    bounds = "" if found["low"] is None else f" ({found['low']:.4g} to {found['high']:.4g})"
+    return f"{found['value']:.4g}{bounds}"
 
 
 def pace(images_per_second: float | None) -> str:
@@ -136,8 +140,8 @@ def draw(summary: dict, path: Path) -> None:
 def line(axes, points: list[tuple[float, ...]], **style) -> None:
     """A line through (x, value, low, high) with its intervals."""
     x, value, low, high = zip(*points, strict=True)
-    below = [v - a for v, a in zip(value, low, strict=True)]
-    above = [b - v for v, b in zip(value, high, strict=True)]
+    below = [0 if a is None else v - a for v, a in zip(value, low, strict=True)]
+    above = [0 if b is None else b - v for v, b in zip(value, high, strict=True)]
     axes.errorbar(x, value, [below, above], marker="o", markersize=3, capsize=2, **style)
 
 

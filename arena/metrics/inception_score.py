@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtrit
+
+from arena.metrics.intervals import clipped, jackknife
 
 SPLITS = 10
 
@@ -25,9 +26,10 @@ def class_weights(path: str | Path) -> NDArray[np.float32]:
     return torch.load(path, map_location="cpu", weights_only=True)["fc.weight"].float().numpy()
 
 
-def inception_score(logits: ArrayLike, splits: int = SPLITS) -> tuple[float, float, float, float]:
+def inception_score(logits: ArrayLike, splits: int = SPLITS) -> tuple[float, float | None, float | None, float]:
     """(mean over the splits, low, high, sd over the splits) of N x C logits; the interval is Student's over the splits.
 
+    Splits that score all the same set no bounds: low and high are None.
     Images are split in their given order; fewer splits where there are not 2 images for each. ValueError for N < 4.
     """
     x = np.asarray(logits, dtype=np.float64)
@@ -43,5 +45,5 @@ def inception_score(logits: ArrayLike, splits: int = SPLITS) -> tuple[float, flo
         log_mean = np.log(np.maximum(part.mean(0), np.finfo(np.float64).tiny))
         values.append(np.exp((part * (log_part - log_mean)).sum(1).mean()))
     mean, sd = float(np.mean(values)), float(np.std(values, ddof=1))
-    reach = float(stdtrit(len(values) - 1, 0.975)) * sd / len(values) ** 0.5
-    return mean, max(1.0, mean - reach), mean + reach, sd
+    without = (np.sum(values) - values) / (len(values) - 1)  # the jackknife of a mean is its standard error
+    return *clipped(jackknife(mean, without), 1.0), sd

@@ -8,59 +8,69 @@ are (100 fakes, ten times each, look like 1000): keep a Fréchet distance beside
 """
 
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from arena.metrics.intervals import cut
+
 _ROWS = 2048  # of a kernel matrix at a time: bounds memory at 32 MB a block
+
+Sums = NDArray[np.float64]
 
 
 class KernelReference:
-    """The reference side: N x d features whose own kernel sum is computed once.
+    """The reference side: N x d features whose own kernel sums are computed once.
 
     Features are multiplied in `dtype` and summed in float64. float64 is the default; float32 is about twice as fast and
     moves the KID of 200 and more images by 1e-5 of itself or less, but by more where features are far from 0 (4e-4
-    where their mean is ten times their spread).
+    where their mean is ten times their spread). `blocks`: into how many slices the rows are cut for the jackknife.
     """
 
-    def __init__(self, features: ArrayLike, dtype: DTypeLike = np.float64):
+    def __init__(self, features: ArrayLike, dtype: DTypeLike = np.float64, blocks: int = 10):
         self.dtype = np.dtype(dtype)
         self.features = checked(features, self.dtype)
         self.n = len(self.features)
+        self.blocks = cut(self.n, blocks) if self.n > 2 else [slice(0, self.n)]
 
     @cached_property
-    def within(self) -> float:
-        """Mean of k over the N (N - 1) ordered pairs of different rows."""
-        return float(_block_sums(self.features, [slice(0, self.n)])[0, 0] / (self.n * (self.n - 1)))
+    def pairs(self) -> Sums:
+        """The sums of k within and between its own blocks, see `_block_sums`."""
+        return _block_sums(self.features, self.blocks)
 
     def distance(self, features: ArrayLike) -> float:
         """KID to other features (M x d, M >= 2)."""
-        return self.jackknife(features, [])[0]
+        other = self._checked(features)
+        whole = [slice(0, len(other))]
+        inside, between = _block_sums(other, whole), self._across(other, whole)
+        return float(_kid(self.pairs.sum(), self.n, inside.sum(), len(other), between.sum()))
 
-    def jackknife(self, features: ArrayLike, blocks: list[slice]) -> tuple[float, list[float]]:
-        """KID to other features, and the KIDs without each of the blocks in turn.
+    def jackknife(self, features: ArrayLike, blocks: list[slice]) -> tuple[float, Sums, Sums]:
+        """KID to other features, the KIDs without each of their blocks in turn, and those without each of its own.
 
-        `blocks` cut all rows into consecutive slices (or are empty: no KIDs without). Each pair of rows is visited once
-        for all of them.
+        `blocks` cut all rows into consecutive slices. Each pair of rows is visited once for all of them. ValueError
+        where the reference has fewer than 3 rows.
         """
+        other = self._checked(features)
+        if self.n < 3:
+            raise ValueError(f"an interval needs at least 3 images, got {self.n} in the reference.")
+        pairs, across = _block_sums(other, blocks), self._across(other, blocks)
+        own, n, inside, m, between = self.pairs.sum(), self.n, pairs.sum(), len(other), across.sum()
+        without = _kid(own, n, inside - _parts(pairs), m - _sizes(blocks), between - across.sum(1))
+        own_rest, n_rest = own - _parts(self.pairs), n - _sizes(self.blocks)
+        without_own = _kid(own_rest, n_rest, inside, m, between - across.sum(0))
+        return float(_kid(own, n, inside, m, between)), without, without_own
+
+    def _across(self, other: NDArray, blocks: list[slice]) -> Sums:
+        """[a, b]: the sum of k over all pairs of a row in the other's block a and a row in its own block b."""
+        return np.array([[_cross_sum(other[a], self.features[b]) for b in self.blocks] for a in blocks])
+
+    def _checked(self, features: ArrayLike) -> NDArray:
         other = checked(features, self.dtype)
         if other.shape[1] != self.features.shape[1]:
             raise ValueError(f"expected features of {self.features.shape[1]} dimensions, got {other.shape[1]}.")
-        cut = blocks or [slice(0, len(other))]
-        pairs = _block_sums(other, cut)
-        across = np.array([_cross_sum(other[block], self.features) for block in cut])
-        sizes = np.array([block.stop - block.start for block in cut])
-
-        def kid(inside: float, between: float, n: int) -> float:
-            return float(self.within + inside / (n * (n - 1)) - 2 * between / (n * self.n))
-
-        # Sums over unordered block pairs: what block b takes part in is its row plus its column, itself counted once.
-        part = pairs.sum(0) + pairs.sum(1) - np.diag(pairs)
-        whole = kid(pairs.sum(), across.sum(), len(other))
-        without = [
-            kid(pairs.sum() - part[b], across.sum() - across[b], len(other) - int(sizes[b])) for b in range(len(blocks))
-        ]
-        return whole, without
+        return other
 
 
 def kid(real: ArrayLike, fake: ArrayLike, dtype: DTypeLike = np.float64) -> float:
@@ -77,6 +87,20 @@ def checked(features: ArrayLike, dtype: np.dtype) -> NDArray:
     return rows
 
 
+def _kid(own: Any, n: Any, inside: Any, m: Any, between: Any) -> Any:
+    """From the sums of k among the n rows of the reference, among the m others, and between both; of arrays, each."""
+    return own / (n * (n - 1)) + inside / (m * (m - 1)) - 2 * between / (n * m)
+
+
+def _sizes(blocks: list[slice]) -> NDArray[np.int64]:
+    return np.array([block.stop - block.start for block in blocks])
+
+
+def _parts(pairs: Sums) -> Sums:
+    """What each block takes part in, of `_block_sums`: its row and its column, itself counted once."""
+    return pairs.sum(0) + pairs.sum(1) - np.diag(pairs)
+
+
 def _kernel(x: NDArray, y: NDArray) -> NDArray:
     product = x @ y.T
     product /= x.shape[1]
@@ -90,7 +114,7 @@ def _cross_sum(x: NDArray, y: NDArray) -> float:
     return sum(float(_kernel(x[i : i + _ROWS], y[j : j + _ROWS]).sum(dtype=np.float64)) for i, j in starts)
 
 
-def _block_sums(x: NDArray, blocks: list[slice]) -> NDArray[np.float64]:
+def _block_sums(x: NDArray, blocks: list[slice]) -> Sums:
     """Upper triangle: [a, b] is the sum of k over the pairs between blocks a and b, in both orders, i = j left out."""
     sums = np.zeros((len(blocks), len(blocks)))
     for a, block in enumerate(blocks):

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from arena.metrics.detection import clopper_pearson
-from arena.metrics.intervals import Interval, cut, jackknife
+from arena.metrics.intervals import Interval, clipped, cut, jackknife
 from arena.metrics.kernel import checked
 from arena.metrics.shares import wilson
 
@@ -37,8 +37,9 @@ def manifold_scores(
 
     real: N x d, fake: M x d. The intervals say how far a figure would move with other fakes of the same generator; the
     reals, and how many fakes there are, are held fixed. Precision, a share of independent fakes then, has Wilson's; the
-    others the block jackknife's over the fakes, and Clopper-Pearson's of min(N, M) trials where every block agrees on 0
-    or 1. Raises ValueError for other shapes, NaN, infinity, or too few rows for the neighbours wanted.
+    others the block jackknife's over the fakes. Where leaving out any block leaves a figure as it is, recall and
+    coverage have Clopper-Pearson's of min(N, M) trials, and density None. Raises ValueError for other shapes, NaN,
+    infinity, or too few rows for the neighbours wanted.
     """
     reals, fakes = (checked(features, np.dtype(np.float64)) for features in (real, fake))
     if reals.shape[1] != fakes.shape[1]:
@@ -71,11 +72,11 @@ def manifold_scores(
     recalls = recalled.mean(0)
     total, sums = balls.sum() / k, np.array([balls[part].sum() / k for part in parts])
     left = m - np.array([part.stop - part.start for part in parts])
-    density, low, high = jackknife(float(total / m), (total - sums) / left)
+    density = jackknife(float(total / m), (total - sums) / left)
     return {
         "precision": wilson(int(inside.sum()), m),
         "recall": _share(float(recalls[0]), recalls[1:], min(n, m)),
-        "density": (density, max(0.0, low), high),
+        "density": clipped(density, 0.0),
         "coverage": _share(float(np.mean(blocks_covering > 0)), (blocks_covering > covered).mean(0), min(n, m)),
     }
 
@@ -129,7 +130,6 @@ def _reaches_without(fake: Floats, parts: list[slice], k: int) -> Floats:
 
 
 def _share(value: float, without: Floats, trials: int) -> Interval:
-    if value in (0, 1) and np.ptp(without) == 0:
+    if np.ptp(without) == 0:
         return value, *clopper_pearson(value, trials, 0.95)
-    _, low, high = jackknife(value, without)
-    return value, max(0.0, low), min(1.0, high)
+    return clipped(jackknife(value, without), 0.0, 1.0)

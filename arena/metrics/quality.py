@@ -44,14 +44,16 @@ class Panel:
         """Every figure of the fakes, as plain numbers ready for JSON.
 
         Images are N 3 S S, uint8 or float in [-1, 1], at least 3 a set (InputError); reals and fakes should have taken
-        the same path (resize, crop, uint8). `floor_reals` shares no image with `reals`. A name maps to
-        `value`, `low`, `high` (95 %, block jackknife over the fakes), `n` (fakes), `floor` (the same figure of
-        `floor_n` floor reals against the reals: what a perfect generator would get; `floor_n` = n where there are so
-        many), `n_real`, `reference` (sha256 of the reals), `features` and `better` ("lower", "higher" or "near 1").
-        Beside these: of `sfd` a `curve`, of `swd-` its `levels`, of `is` the `sd` over its `splits`.
+        the same path (resize, crop, uint8). `floor_reals` shares no image with `reals`. Of fakes and floor reals as
+        many are looked at as there are of the fewer, drawn by `subset`, so that a figure and its floor compare. A name
+        maps to `value`, `low`, `high` (95 %, block jackknife over the fakes, of `kid-` over both sides; None where no
+        block moves the figure), `n` (fakes), `floor` (the same figure of `floor_n` = n floor reals against the reals:
+        what a perfect generator would get), `n_real`, `reference` (sha256 of the reals), `features` and `better`
+        ("lower", "higher" or "near 1"). Beside these: of `sfd` a `curve`, of `swd-` its `levels`, of `is` the `sd` over
+        its `splits`.
 
         `known`, where the panel looks for copies: the images that the generator was trained on. The figure `copied` is
-        the share of the fakes that are copies of them; see `arena.metrics.memory.Known.score`.
+        the share of all fakes that are copies of them; see `arena.metrics.memory.Known.score`.
 
         What is computed of a real set is kept, and found again by the hash of its pixels. A figure for which a set is
         too small is left out.
@@ -59,29 +61,27 @@ class Panel:
         for name, images in (("fakes", fakes), ("reals", reals), ("floor reals", floor_reals)):
             if len(images) < 3:
                 raise InputError(f"expected at least 3 {name} for a distance, got {len(images)}.")
-        floor_n = min(len(fakes), len(floor_reals))
-        floor_reals = subset(floor_reals, floor_n)
+        n = min(len(fakes), len(floor_reals))
+        everyone, fakes, floor_reals = fakes, subset(fakes, n), subset(floor_reals, n)
         of_reals, of_floor = _hash(reals), _hash(floor_reals)
         features: dict[str, Tensor] = {}
         scores = {}
         for measure in [*self.distances, *self.others]:
             extract = measure.extractor
-            if min(len(fakes), len(reals)) < measure.fewest:
+            if min(n, len(reals)) < measure.fewest:
                 continue
             if extract.name not in features:
                 features[extract.name] = extract(fakes)
             rows = self._once((extract.name, of_reals), extract, reals)
             floor_rows = self._once((extract.name, of_floor), extract, floor_reals)
             reference = self._once((measure.name, of_reals), measure.reference, rows)
-            floors: dict[str, float] = {}
-            if floor_n >= measure.fewest:
-                floors = self._once((measure.name, of_reals, of_floor), measure.floor, reference, floor_rows)
+            floors = self._once((measure.name, of_reals, of_floor), measure.floor, reference, floor_rows)
             for name, found in measure.compare(reference, features[extract.name], min(fakes.shape[-2:])).items():
                 scores[name] = {
                     **{key: found.pop(key) for key in ("value", "low", "high")},
-                    "n": len(fakes),
-                    "floor": floors.get(name),
-                    "floor_n": floor_n,
+                    "n": n,
+                    "floor": floors[name],
+                    "floor_n": n,
                     "n_real": len(reals),
                     "reference": of_reals,
                     "features": extract.describe,
@@ -89,7 +89,7 @@ class Panel:
                     **found,
                 }
         if self.copies and known is not None and len(known):
-            scores["copied"] = self._copied(fakes, known, reals, of_reals)
+            scores["copied"] = self._copied(everyone, known, reals, of_reals)
         return scores
 
     def _copied(self, fakes: Tensor, known: Tensor, reals: Tensor, of_reals: str) -> Score:

@@ -32,11 +32,12 @@ def quality_of(
     """Every figure of the fakes in one folder against the reals in another, as plain numbers ready for JSON.
 
     All images are of one size, 16 px or more. `floor`: a folder of other reals, from which the floors come; without it
-    a random half of the reals is kept for them and the other half is the reference. `known`: what the generator was
-    trained on. `of`: networks to look through, too (`module_extractor`). Other arguments as in `quality_panel`.
+    a random half of the reals is kept for them and the other half is the reference. Fakes are compared as many as there
+    are other reals (`Panel.score`); copies and modes are looked for in all. `known`: what the generator was trained on.
+    `of`: networks to look through, too (`module_extractor`). Other arguments as in `quality_panel`.
 
     Keys: `scores` (`Panel.score`, and `modes` where every known image lies in a sub-folder that names its mode),
-    `n`, `n_real`, `n_floor`, `real`, `fake`, `notes`. Raises InputError.
+    `n`, `n_real`, `n_floor` (images compared: fakes, reals, other reals), `real`, `fake`, `notes`. Raises InputError.
     """
     extractors: list[Extractor] = [module_extractor(one, device) for one in of]
     panel = quality_panel(device, weights or "auto", "full" if full else "round", extractors)
@@ -52,6 +53,9 @@ def quality_of(
                 )
     reals, fakes = sets["real"][1], sets["fake"][1]
     notes = [panel.note] if panel.note else []
+    for argument, folder in (("FAKE", fake), ("--floor", floor)):
+        if folder is not None and Path(folder).resolve() == Path(real).resolve():
+            notes.append(f"REAL and {argument} are the same folder, {real}: its images are compared with themselves.")
     if floor is None:
         if len(reals) < 6:
             raise InputError(f"expected at least 6 reals in {real}, or other reals with --floor, got {len(reals)}.")
@@ -61,6 +65,10 @@ def quality_of(
         notes.append(f"half of {real} is kept for the floors; --floor names other reals instead.")
     else:
         others, reference = sets["floor"][1], reals
+    n = min(len(fakes), len(others))
+    if n < len(fakes):
+        wish = "with more images " if floor else ""
+        notes.append(f"{n} of {len(fakes)} fakes, as many as other reals for the floor; --floor DIR {wish}for all.")
     scores = panel.score(fakes, reference, others, sets["known"][1] if known is not None else None)
     if known is not None:
         modes = known_modes(Path(known), *sets["known"], Path(real), *sets["real"], fakes)
@@ -68,10 +76,11 @@ def quality_of(
             notes.append(f"no count of modes: {modes['left_out']}.")
         elif modes:
             scores["modes"] = modes
-    if min(len(fakes), len(reference)) < FEW:
-        notes.append(f"with fewer than {FEW} images a side, look at the floor before the value.")
+    few = [f"{count} {what}" for count, what in ((n, "fakes"), (len(reference), "reals")) if count < FEW]
+    if few:
+        notes.append(f"{' and '.join(few)}: with fewer than {FEW} images a side, look at the floor before the value.")
     return {
-        "scores": scores, "n": len(fakes), "n_real": len(reference), "n_floor": len(others),
+        "scores": scores, "n": n, "n_real": len(reference), "n_floor": n,
         "real": str(real), "fake": str(fake), "notes": notes,
     }  # fmt: skip
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from arena.metrics.features import signed
-from arena.metrics.intervals import Interval, cut, jackknife
+from arena.metrics.intervals import Interval, clipped, cut, jackknife
 
 SIDE, COARSEST = 7, 16  # px
 _SHARE = 4  # the interval looks along one direction in so many
@@ -112,8 +112,7 @@ class Sliced:
                 stay = (image < part.start) | (image >= part.stop)
                 without[band, i] = _wasserstein(reals[::_SHARE], ranked[stay].reshape(len(some), -1))
         value = float(np.mean(whole))
-        value, low, high = jackknife(value, value + without.mean(0) - np.mean(few))
-        return (value, max(0.0, low), high), whole
+        return clipped(jackknife(value, value + without.mean(0) - np.mean(few)), 0.0), whole
 
     def _along(self, rows: ArrayLike) -> list[Floats]:
         """Every band's standardised patches along the directions: K x N count."""

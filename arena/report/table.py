@@ -86,7 +86,9 @@ def two_lines(estimate: Estimate, form: Form) -> str:
 
 
 def interval(estimate: Estimate, form: Form) -> str:
-    """Like 0.971–0.988, with "to" where a minus sign would make the dash unreadable."""
+    """Like 0.971–0.988, with "to" where a minus sign would make the dash unreadable; a dash where it has none."""
+    if not estimate.bounded:
+        return MISSING
     low, high = form(estimate.low), form(estimate.high)
     return f"{low} to {high}" if "-" in low + high else f"{low}–{high}"
 

@@ -91,8 +91,9 @@ def house_scores(others: Sequence[Tensor], fakes: Tensor, reals: Tensor, train: 
     return found
 
 
-def _estimate(interval: Sequence[float]) -> Row:
-    return dict(zip(("value", "low", "high"), map(float, interval), strict=True))
+def _estimate(interval: Sequence[float | None]) -> Row:
+    found = (None if end is None else float(end) for end in interval)
+    return dict(zip(("value", "low", "high"), found, strict=True))
 
 
 def stills(images: Tensor) -> Tensor:

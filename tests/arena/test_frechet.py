@@ -134,10 +134,33 @@ def test_kid_equals_a_double_loop(monkeypatch):
     assert kid(x, y, np.float32) == pytest.approx(brute_kid(x, y), abs=1e-5)
     monkeypatch.setattr("arena.metrics.kernel._ROWS", 7)  # many blocks
     assert kid(x, y) == pytest.approx(brute_kid(x, y), abs=1e-12)
-    whole, without = KernelReference(x).jackknife(y, cut(23, 4))
+    whole, without, without_own = KernelReference(x, blocks=6).jackknife(y, cut(23, 4))
     assert whole == pytest.approx(brute_kid(x, y), abs=1e-12)
     anew = [brute_kid(x, np.delete(y, block, axis=0)) for block in cut(23, 4)]
     assert without == pytest.approx(anew, abs=1e-12)
+    anew = [brute_kid(np.delete(x, block, axis=0), y) for block in cut(40, 6)]
+    assert without_own == pytest.approx(anew, abs=1e-12)
+
+
+def test_the_interval_of_kid_is_the_two_sample_jackknifes():
+    x, y = features(40, 16, 1), features(23, 16, 2, 0.1)
+    sides = [
+        np.array([brute_kid(x, np.delete(y, block, axis=0)) for block in cut(23)]),
+        np.array([brute_kid(np.delete(x, block, axis=0), y) for block in cut(40)]),
+    ]
+    of_fakes, of_reals = (9 / 10 * np.sum((side - side.mean()) ** 2) for side in sides)
+    degrees = (of_fakes + of_reals) ** 2 / (of_fakes**2 / 9 + of_reals**2 / 9)  # Welch 1947
+    reach = scipy.stats.t.ppf(0.975, degrees) * np.sqrt(of_fakes + of_reals)
+    expected = brute_kid(x, y) + np.array([0, -reach, reach])
+    assert kernel_interval(KernelReference(x), y) == pytest.approx(tuple(expected), abs=1e-12)
+
+
+@pytest.mark.parametrize("d", [2, 4])
+def test_the_interval_of_kid_holds_0_between_equal_sets(d):
+    """Both sides drawn anew: of the reals' blocks held fixed, a tenth of the intervals left 0 out."""
+    draws = np.random.default_rng(0).normal(size=(300, 2, 100, d))
+    found = [kernel_interval(KernelReference(real), fake) for real, fake in draws]
+    assert 0.92 <= np.mean([low <= 0 <= high for _, low, high in found]) <= 0.99
 
 
 def test_kid_has_no_bias_at_small_n_where_the_frechet_distance_has():
@@ -157,6 +180,16 @@ def test_jackknife_of_means_is_the_standard_error():
     assert (value - low, high - value) == pytest.approx((reach, reach))
 
 
+def test_a_jackknife_that_no_block_moves_has_no_bounds():
+    assert jackknife(0.4, [0.4] * 10) == (0.4, None, None)
+    assert jackknife(0.4, [0.3, 0.4, 0.5], [0.4] * 3) == (0.4, None, None)
+    one, real = np.repeat(features(1, 16, 1), 20, axis=0), features(30, 16, 2)
+    for make, interval in ((Reference, frechet_interval), (KernelReference, kernel_interval)):
+        value, *bounds = interval(make(real), one)
+        assert value > 0
+        assert bounds == [None, None]
+
+
 def test_blocks_cut_everything_once():
     for n in (3, 9, 10, 47):
         blocks = cut(n)
@@ -167,12 +200,12 @@ def test_blocks_cut_everything_once():
 
 
 def test_intervals_cover_the_expected_distance_at_this_n():
-    """Against the mean over many fake sets of the same N, the reference fixed: near 95 % of the intervals hold it."""
+    """Against the mean over many sets of the same N, of a Fréchet distance with the same reals: 95 % or so hold it."""
     real = features(400, 12, 1)
     sets = [features(200, 12, seed, 0.15) for seed in range(100, 300)]
-    for make, interval in ((Reference, frechet_interval), (KernelReference, kernel_interval)):
-        reference = make(real)
-        found = np.array([interval(reference, rows) for rows in sets])
+    others = [KernelReference(features(400, 12, seed)) for seed in range(300, 500)]
+    for references, interval in (([Reference(real)] * 200, frechet_interval), (others, kernel_interval)):
+        found = np.array([interval(*pair) for pair in zip(references, sets, strict=True)])
         truth = found[:, 0].mean()
         inside = np.mean((found[:, 1] <= truth) & (truth <= found[:, 2]))
         assert 0.90 <= inside <= 0.99

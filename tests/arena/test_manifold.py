@@ -121,6 +121,15 @@ def test_far_collapsed_and_copied_fakes():
     assert one["recall"][0] == 0.01  # balls of radius 0 hold the one real they lie on
 
 
+def test_an_interval_that_no_block_moves_claims_no_certainty():
+    """Sixteen times one fake, inside 2 of 16 reals' balls: whichever block is left out, every figure stays."""
+    real = np.r_[0.0, 1, 100 * np.arange(1, 15)][:, None]
+    found = manifold_scores(real, np.full((16, 1), 0.5), k=1, k_pr=1)
+    assert found["coverage"] == pytest.approx((2 / 16, 0.0155, 0.3835), abs=1e-4)  # 2 of 16, exact binomial
+    assert found["recall"] == pytest.approx((0, 0, 0.2059), abs=1e-4)
+    assert found["density"] == (2, None, None)
+
+
 def test_order_does_not_matter_to_the_values():
     rng = np.random.default_rng(10)
     real, fake = rng.normal(size=(40, 4)), rng.normal(size=(30, 4))

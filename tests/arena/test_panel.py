@@ -20,6 +20,7 @@ from arena.metrics.module_features import module_extractor
 from arena.metrics.quality import quality_panel
 from arena.metrics.swd import Patches, Sliced, bands, sides, wasserstein
 from arena.quality_command import quality
+from arena.report.table import MISSING
 
 ROUND = ["swd-16x128", *(f"{name}-conv704-s0" for name in ("precision", "recall", "density", "coverage"))]
 
@@ -141,8 +142,8 @@ def test_too_small_a_set_loses_figures_and_nothing_else(panel):
     assert "sfd" in scores
     assert "swd-16x128" in scores
     assert not any(name.startswith("coverage") for name in scores)
-    short = panel.score(pictures(20, 5), pictures(20, 6), few[0])
-    assert short["coverage-conv704-s0"]["floor"] is None
+    short = panel.score(pictures(20, 5), pictures(20, 6), few[0])  # 4 of the fakes, as many as the floor has
+    assert list(short) == list(scores)
 
 
 def test_the_curve_of_white_noise_is_flat_and_at_its_variance(panel):
@@ -362,12 +363,41 @@ def test_the_command_scores_folders(tmp_path):
     assert result.exit_code == 0, result.output
     found = json.loads(result.output)
     assert found["scores"]["copied"]["value"] == 1
-    assert (found["n"], found["n_real"], found["n_floor"]) == (9, 12, 12)
+    assert (found["n"], found["n_real"], found["n_floor"]) == (9, 12, 9)
     assert any("no count of modes" in note for note in found["notes"])
     table = CliRunner().invoke(quality, [real, fake, "--floor", folder, "--device", "cpu"])
     assert table.exit_code == 0, table.output
     assert "coverage-conv704-s0" in table.output
+    one = paint(tmp_path / "one", known[:1].repeat(9, 1, 1, 1))
+    still = CliRunner().invoke(quality, [real, one, "--json", "--device", "cpu"])
+    assert json.loads(still.output)["scores"]["kid-conv704-s0"]["low"] is None
+    row = next(line for line in CliRunner().invoke(quality, [real, one]).output.splitlines() if "density" in line)
+    assert row.split()[2] == MISSING
     small = paint(tmp_path / "small", pictures(4, 3, 16))
     for arguments in ([real, small], [small, real, "--known", real], [real, paint(tmp_path / "two", known[:2])]):
         refused = CliRunner().invoke(quality, [*arguments, "--device", "cpu"])
         assert isinstance(refused.exception, InputError), arguments
+
+
+def test_the_command_compares_as_many_fakes_as_other_reals_and_says_so(tmp_path):
+    real, fake = paint(tmp_path / "real", pictures(41, 1)), paint(tmp_path / "fake", pictures(32, 2))
+    other = paint(tmp_path / "other", pictures(24, 3))
+
+    def told(*arguments):
+        found = json.loads(CliRunner().invoke(quality, [*arguments, "--json", "--device", "cpu"]).output)
+        counts = {(score["n"], score["floor_n"], score["n_real"]) for score in found["scores"].values()}
+        assert counts == {(found["n"], found["n_floor"], found["n_real"])}
+        return *counts.pop(), "\n".join(found["notes"][1:])
+
+    *counts, notes = told(real, fake)
+    assert counts == [20, 20, 21]
+    assert "20 of 32 fakes, as many as other reals for the floor; --floor DIR for all." in notes
+    assert "20 fakes and 21 reals: with fewer than 200" in notes
+    assert "same folder" not in notes
+    *counts, notes = told(real, fake, "--floor", other)
+    assert counts == [24, 24, 41]
+    assert "24 of 32 fakes, as many as other reals for the floor; --floor DIR with more images for all." in notes
+    *counts, notes = told(fake, fake, "--floor", real)
+    assert counts == [32, 32, 32]
+    assert f"REAL and FAKE are the same folder, {fake}: its images are compared with themselves." in notes
+    assert " of 32 fakes" not in notes

@@ -97,6 +97,15 @@ def test_fakes_as_good_as_reals_read_like_the_floor(panel, sets):
         assert abs(score["value"] - score["floor"]) < reach, name
 
 
+def test_reals_against_reals_lie_about_the_floor_where_there_are_fewer_others(panel):
+    """A Fréchet distance falls as n grows: of 60 fakes it would lie below that of 20 other reals nearly always."""
+    draws = [[pictures(n, 10 * seed + i) for i, n in enumerate((60, 40, 20))] for seed in range(10)]
+    found = [panel.score(*draw) for draw in draws]
+    for name in ("rfd-conv704-s0", "sfd"):
+        below = sum(scores[name]["value"] < scores[name]["floor"] for scores in found)
+        assert 1 <= below <= 9, name
+
+
 DAMAGE = {
     "blur": lambda x: F.interpolate(F.avg_pool2d(x, 2), scale_factor=2, mode="bilinear"),
     "noise": lambda x: x + 25 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)),
@@ -131,10 +140,11 @@ def test_reals_are_looked_at_once_and_found_again_by_their_pixels(panel, sets, m
     assert again["sfd"]["value"] != first["sfd"]["value"]
 
 
-def test_a_short_floor_says_so_and_too_few_images_are_refused(panel, sets):
+def test_a_figure_and_its_floor_are_of_equal_counts_and_too_few_images_are_refused(panel, sets):
     fakes, reals, floor_reals = sets
-    score = panel.score(fakes, reals, floor_reals[:20])["sfd"]
-    assert (score["n"], score["floor_n"]) == (60, 20)
+    scores = panel.score(fakes, reals, floor_reals[:20])
+    assert {(score["n"], score["floor_n"]) for score in scores.values()} == {(20, 20)}
+    assert scores == panel.score(subset(fakes, 20), reals, floor_reals[:20])
     with pytest.raises(InputError, match="at least 3 fakes"):
         panel.score(fakes[:2], reals, floor_reals)
 

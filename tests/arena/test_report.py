@@ -15,9 +15,11 @@ from PIL.PngImagePlugin import PngInfo
 
 from arena.errors import InputError
 from arena.report import round_files, write_report
+from arena.report.compare import curves
 from arena.report.ledger_view import Estimate, rounds_of
 from arena.report.round_files import SHOWN, shown_rounds
-from arena.report.table import amount, duration, round_table, unit
+from arena.report.table import MISSING, amount, duration, round_table, unit
+from arena.report.tournament import far
 from arena.report.words import verdict
 
 ROOT = Path(__file__).parents[2]
@@ -390,6 +392,21 @@ def test_parts_of_a_round_may_be_missing(tmp_path):
     rows = [row for row in page.rows if len(row) > 10][1:]
     assert rows[6][2:4] == ["0.700", "–"]
     assert rows[2][2] == rows[1][1] == rows[3][9] == rows[0][10] == rows[4][-1] == "–"
+
+
+def test_distances_without_bounds_are_shown_without_in_report_comparison_and_tournament(tmp_path):
+    summary = make_ledger(tmp_path / "run", 2, **SMALL, ways=("",))
+    for entry in summary["rounds"]:
+        for score in entry["quality"].values():
+            score |= {"low": None, "high": None}
+    (tmp_path / "run" / "summary.json").write_text(json.dumps(summary))
+    html, page = read(tmp_path / "run")
+    assert_self_contained(html, page)
+    assert "no intervals, so no verdict" in html
+    value = amount(summary["rounds"][-1]["quality"]["rfd-conv704-s0"]["value"])
+    assert round_table(summary).rows[-1][-2] == value
+    assert far(rounds_of(summary)).split("\n")[:2] == [value, MISSING]
+    assert any("rfd-conv704-s0" in curve["title"] for curve in curves([summary]))
 
 
 @pytest.mark.parametrize("keywords", [{"rounds": 1}, {"baseline": False}, {"fid": True}, {"ways": ("",)}])
