@@ -170,6 +170,8 @@ def fid(real: Path, fake: Path, dims: str, device: str, as_json: bool, **options
     click.echo(f"  fakes  {found['n']} from {fake}\n  reals  {found['n_real']} from {real}")
     if floor is not None:
         click.echo(f"  floor  {floor:.6g}: {found['floor_n']} reals against {found['floor_n_real']} others of them")
+        if found["floor_n"] < (found["n"] or 0) or found["floor_n_real"] < (found["n_real"] or 0):
+            click.echo("         (a Fréchet distance is higher with fewer images: this floor is above that of as many)")
     click.echo(f"  seen by {found['features']}")
     if found.get("note"):
         click.echo(f"  note   {found['note']}")
