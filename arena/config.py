@@ -308,7 +308,7 @@ def fill_from_run(config: RunConfig) -> RunConfig:
             if frames > 1 and config.data.source in STILLS:
                 raise InputError(
                     f"{found.name} looks at clips of {frames} frames, and {config.data.source} are stills. "
-                    "Use --data faces-clips, or a folder of videos."
+                    "Use --data faces-clips, or a folder of videos (a generator of pairs has no clips to play on)."
                 )
             filled["data"] = config.data.model_copy(update={"frames": frames})
         filled[kind] = found.model_copy(update={"options": {**found.options, **options}})

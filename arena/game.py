@@ -261,7 +261,7 @@ class Game:
             "planned": self.config.rounds, "n_real": whole.n_real, "n_fake": whole.n_fake,
             "unit": "video" if self.reals[0].videos else "image" if arena.frames == 1 else "clip",
             "baseline": self.baseline, "blur_sigma": self.blur_sigma,
-            "domains": self.domains(lineage),
+            "domains": self.domains(lineage), "pairs": arena.data.paired,
             "matrix": {
                 "rows": keys, "columns": [*map(str, rounds), "source", "blur", "noise"],
                 "auc": whole.auc.tolist(), "low": whole.low.tolist(), "high": whole.high.tolist(),

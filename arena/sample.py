@@ -23,6 +23,7 @@ from arena.album import RATE, Album, staged
 from arena.config import DataConfig
 from arena.data import decode
 from arena.data.layouts import existing_folder, walk
+from arena.data.pairs import MONTAGE
 from arena.data.source import open_data
 from arena.data.splits import natural
 from arena.errors import InputError
@@ -43,10 +44,13 @@ SCOUTS = 10_000  # latents from which directions are found
 
 
 class Files:
-    """Strangers' images at a run's size, read when asked for: uint8 n 3 s s of a slice, like a `Store`."""
+    """Strangers' images at a run's size, read when asked for: uint8 n 3 s s of a slice, like a `Store`.
 
-    def __init__(self, paths: Sequence[Path], config: DataConfig):
-        self.config = config
+    `single`: refuse what is as wide as two pictures side by side, of which a generator of pairs wants one.
+    """
+
+    def __init__(self, paths: Sequence[Path], config: DataConfig, single: bool = False):
+        self.config, self.single = config, single
         self.files: list[Path] = []
         for path in paths:
             if path.is_file():
@@ -71,6 +75,9 @@ class Files:
             image = decode.read(file, self.config.max_pixels)
         except decode.BadImage as error:
             raise InputError(f"{file}: {error}. Take it out or replace it.") from error
+        width, height = image.size
+        if self.single and MONTAGE[0] <= width / height <= MONTAGE[1]:
+            raise InputError(f"{file} is {width} x {height} px, a montage of a pair: give the source's half alone.")
         return decode.fitted(image, self.config.size, self.config.resize)
 
 
@@ -127,7 +134,7 @@ class Work:
 
     @cached_property
     def sources(self) -> Files:
-        return Files(self.wishes.source, self.data)
+        return Files(self.wishes.source, self.data, single=self.player.needs == "pairs")
 
     def seeds(self, count: int) -> list[int]:
         return [*(self.wishes.seeds or range(count))][:count]

@@ -114,8 +114,8 @@ class Pix2Pix:
             raise ValueError("width, d_width and d_layers must be at least 1, jitter >= 1")
         if ema is not None and not 0 < ema < 1:
             raise ValueError(f"ema is a decay between 0 and 1 (0.999, say), not {ema}")
-        if perceptual < 0:
-            raise ValueError(f"perceptual is the weight of a loss, 0 or more, not {perceptual}")
+        if min(adversarial, l1, perceptual) < 0:
+            raise ValueError("adversarial, l1 and perceptual are weights of losses, 0 or more")
         self.weights = {"adversarial": adversarial, "l1": l1, "perceptual": perceptual}
         self.features, self.provenance = None, "from scratch"
         if perceptual:

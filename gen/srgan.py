@@ -140,6 +140,8 @@ class SRGAN:
     ):
         if width < 1 or blocks < 0 or d_width < 1 or content_steps < 0 or steps < 1:
             raise ValueError("width, d_width, steps must be at least 1, blocks, content_steps at least 0")
+        if min(feature_weight, adversarial) < 0:
+            raise ValueError("feature_weight and adversarial are weights of losses, 0 or more")
         if scale not in (2, 4, 8):
             raise ValueError(f"scale is 2, 4 or 8, not {scale}")
         if crop < 16 or crop % scale:

@@ -49,7 +49,7 @@ def _view(found: Found) -> dict[str, Any]:
         "sentences": sentences(found), "columns": [column(key) for key in found["matrix"]["columns"]],
         "rounds": len(found["rounds"]), "rows": heat(found), "swatches": [(k, _heat(k)) for k in (0.5, 0.75, 1.0)],
         "counts": counts(found), "left_out": found["left_out"], "domains": domains(found),
-        "blur": f"{found['blur_sigma']:g}", "baseline": found["baseline"],
+        "blur": f"{found['blur_sigma']:g}", "baseline": found["baseline"], "pairs": found.get("pairs", False),
         "curves": curves(found), "skills": skills(found), "mixtures": mixtures(found),
         "moves": move_table(found), "table": round_table(found),
         "fresh": honest(found), "cyclic": cyclic(found), "run": found["run"],

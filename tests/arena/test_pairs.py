@@ -406,6 +406,8 @@ def test_sheet_matrix_audit_and_report_speak_of_pairs(passed_on):
     assert np.allclose(auc[:, 2], auc[:, 0])  # its fakes are its sources, which here are no reals
     report = (out / "report.html").read_text()
     assert "Against the truth" in report
+    assert "the other pictures of the pairs, handed in as they are" in report
+    assert "so 0.5 whatever the detector does" not in report
     assert "other picture of the pair" in report
     assert "Against the true pictures" in report
     result = CliRunner().invoke(main, ["audit", str(out)], catch_exceptions=False)
@@ -422,6 +424,10 @@ def test_sample_and_forge_make_b_of_a(passed_on, tmp_path):
     assert np.array_equal(made, np.load(out / "data/judge-a.npy")[1])
     refused = runner.invoke(main, ["sample", str(out), str(tmp_path / "r"), "--reverse"])
     assert refused.exit_code == 2
+    wide = save(tmp_path / "both.png", np.zeros((40, 80, 3), np.uint8))
+    refused = runner.invoke(main, ["sample", str(out), str(tmp_path / "w"), "--source", str(wide)])
+    assert refused.exit_code == 2
+    assert "both.png is 80 x 40 px, a montage of a pair" in refused.output
     from arena.submission.forge import forge
 
     fakes, *_ = forge(out, 5, None)

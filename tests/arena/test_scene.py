@@ -44,8 +44,8 @@ def test_the_square_in_the_scene_is_the_renderers():
     stage = _Stage(0, 2, 7, "any", 320, 240, 0.5, 25.0)
     p = stage.settled(torch.zeros(1, dtype=torch.int64))
     p.cx, p.cy = 0 * p.cx, 0 * p.cy
-    alone, mask = paint(p, 96)
-    wide, wide_mask = paint(p, 96, (40, 30, 24, 50))
+    alone, mask, _ = paint(p, 96)
+    wide, wide_mask, _ = paint(p, 96, (40, 30, 24, 50))
     assert wide.shape == (1, 3, 176, 160)
     inner, inner_mask = wide[:, :, 30:126, 40:136], wide_mask[:, 30:126, 40:136]
     core = slice(2, -2)
@@ -58,7 +58,7 @@ def test_a_given_background_shows_where_the_person_is_not():
     p = _Stage(0, 2, 7, "any", 320, 240, 0.5, 25.0).settled(torch.zeros(1, dtype=torch.int64))
     wall = torch.rand(1, 3, 64, 104)
     kept = wall.clone()
-    picture, _ = paint(p, 64, (20, 0, 20, 0), wall)
+    picture, _, _ = paint(p, 64, (20, 0, 20, 0), wall)
     assert torch.equal(wall, kept)
     assert torch.equal(picture[:, :, :6, :8], wall[:, :, :6, :8])
 

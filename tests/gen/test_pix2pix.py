@@ -282,3 +282,5 @@ def test_unusable_values_are_refused():
         Pix2Pix(size=32, width=0)
     with pytest.raises(ValueError, match="decay"):
         Pix2Pix(**TINY, ema=1.5)
+    with pytest.raises(ValueError, match="weights of losses"):
+        Pix2Pix(**TINY, l1=-5)

@@ -223,6 +223,8 @@ def test_unusable_values_are_refused():
         SRGAN(**TINY | {"width": 0})
     with pytest.raises(ValueError, match="scale is 2, 4 or 8, not 3"):
         SRGAN(**TINY | {"scale": 3})
+    with pytest.raises(ValueError, match="weights of losses"):
+        SRGAN(**TINY | {"adversarial": -1.0})
     with pytest.raises(ValueError, match="crop is a multiple of scale"):
         SRGAN(**TINY | {"crop": 18})
     with pytest.raises(ValueError, match="multiples of 4 px"):
