@@ -87,6 +87,7 @@ def render(run: Path) -> str:
         audits=[{"round": entry.number, **entry.audit} for entry in here.rounds if entry.audit],
         alarms=[{"round": entry.number, **alarm} for entry in here.rounds for alarm in entry.alarms],
         truths=table.truth_table(summary),
+        restored=any("plain" in truth.references for entry in here.rounds for truth in entry.truths),
         known=words.known(here.rounds),
         how={truth.name: truth.how for entry in here.rounds for truth in entry.truths},
         histograms=histograms(here),

@@ -506,7 +506,9 @@ def test_psnr_and_ssim_of_a_restoring_generator_stand_beside_plain_guesses(tmp_p
     assert truth["ssim"].keys() >= {"value", "low", "high", "plain"}
     rows = [json.loads(line) for line in (tmp_path / "run/rounds/00/fakes/manifest.jsonl").read_text().splitlines()]
     assert all(row["source"].startswith("faces/") for row in rows)
-    assert "it is the source itself" in (tmp_path / "run/report.html").read_text()
+    html = (tmp_path / "run/report.html").read_text()
+    assert "it is the source itself" in html
+    assert "guesses at the very reals that they are compared with" in html
 
 
 def test_restoration_scores_against_numpy_and_scikit_like_ssim():
