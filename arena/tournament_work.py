@@ -101,9 +101,9 @@ def generate(job: Job, root: Path) -> dict[str, Any]:
 
 
 def parameters(player: Any) -> int:
-    """How many numbers a player's nets learn, discriminators included, moving averages not."""
-    nets = [part for part in parts(player).values() if isinstance(part, torch.nn.Module)]
-    return sum(p.numel() for p in {p for net in nets for p in net.parameters() if p.requires_grad})
+    """How many numbers a player's optimizers move: discriminators included, moving averages not."""
+    moved = [part for part in parts(player).values() if isinstance(part, torch.optim.Optimizer)]
+    return sum(p.numel() for p in {p for optimizer in moved for g in optimizer.param_groups for p in g["params"]})
 
 
 def fit(job: Job, root: Path) -> dict[str, Any]:

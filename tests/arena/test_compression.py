@@ -83,6 +83,13 @@ def test_a_clip_is_the_same_alone_and_among_others(clip, stills):
         assert torch.equal(some[2], compress_clip(stills[2:3], level)[0])
 
 
+@pytest.mark.parametrize("size", [32, 64])
+def test_the_same_clip_gives_the_same_bytes_each_time(size):
+    clip = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (4, 3, size, size), dtype=np.uint8))
+    found = {compress_clip(clip, "c40").numpy().tobytes() for _ in range(150)}
+    assert len(found) == 1
+
+
 def test_frames_of_a_clip_lean_on_each_other(clip):
     alone = compress(clip, "c40")
     assert not torch.equal(alone, compress_clip(clip, "c40"))
